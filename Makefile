@@ -1,0 +1,35 @@
+# Every target does its own set-up: `python3` and `make` are all that has to be there.
+PYTHON ?= python3
+VENV ?= .venv
+VENV_OLDEST ?= .venv-oldest
+
+.PHONY: quickstart test test-slow test-oldest check benchmark clean
+
+quickstart: $(VENV)/.installed
+	$(VENV)/bin/python examples/quickstart.py
+
+test: $(VENV)/.installed
+	scripts/check $(VENV)
+	scripts/test $(VENV)
+
+check: $(VENV)/.installed
+	scripts/check $(VENV)
+
+test-slow: $(VENV)/.installed
+	scripts/test $(VENV) -m slow
+
+# The oldest supported releases: transformers 4.57 with huggingface_hub 0.36.
+test-oldest: $(VENV_OLDEST)/.installed
+	scripts/test $(VENV_OLDEST)
+
+benchmark: $(VENV)/.installed
+	$(VENV)/bin/python benchmarks/save_time.py
+
+$(VENV)/.installed: setup.cfg pyproject.toml constraints.txt scripts/install
+	scripts/install $(VENV) constraints.txt $(PYTHON)
+
+$(VENV_OLDEST)/.installed: setup.cfg pyproject.toml constraints-oldest.txt scripts/install
+	scripts/install $(VENV_OLDEST) constraints-oldest.txt $(PYTHON)
+
+clean:
+	rm -rf $(VENV) $(VENV_OLDEST) build dist *.egg-info

@@ -1,0 +1,309 @@
+"""`HubSyncCallback`: turns the events of a Trainer into calls of the engine. No policy, no files, no network."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import time
+from collections.abc import Callable, Collection
+from concurrent.futures import Future
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from . import redaction, takeover
+from .card import gather_progress, gather_setup
+from .final_model import final_model
+from .manifest import Target
+from .plan import Plan, plan_end, plan_evaluate, plan_output_dir, plan_save, progress_message
+from .settings import Settings, resolve
+from .sync import HubSync, Summary
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitInfo
+
+logger = logging.getLogger(__name__)
+
+
+def _on_main_process(event: Callable[..., None]) -> Callable[..., None]:
+    """An event that only the world's process zero reacts to, with its cost added up."""
+
+    @functools.wraps(event)
+    def handler(
+        self: HubSyncCallback,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        if not state.is_world_process_zero:
+            return
+        started = time.perf_counter()
+        waited = self._waited
+        event(self, args, state, control, **kwargs)
+        if self._sync is not None:
+            self._sync.seconds_in_training += time.perf_counter() - started - (self._waited - waited)
+
+    return handler
+
+
+class HubSyncCallback(TrainerCallback):
+    """Pushes a training run to the Hub while it trains, in the background.
+
+    `Trainer(..., callbacks=[HubSyncCallback()])` is all. It takes its settings from `TrainingArguments`
+    (`push_to_hub`, `hub_model_id`, `hub_strategy`, `hub_token`, `hub_private_repo`, `hub_always_push`,
+    `hub_revision`, `output_dir`); each can be overridden by a keyword here. The callback is the switch:
+    `push_to_hub` need not be set.
+
+    Do not use it in a process that must not start another one and has no disk to write to, and not for a
+    repository that is not yours to write to: what cannot be pushed waits on disk.
+
+    Args:
+        hub_model_id: Repository, `"name"` or `"owner/name"`; default is the name of `output_dir`.
+        hub_strategy: `"end"`, `"every_save"`, `"checkpoint"` or `"all_checkpoints"`.
+        hub_token: Write token; default is `HF_TOKEN` or the token of `hf auth login`.
+        hub_private_repo: Visibility of a repository that has to be created.
+        hub_always_push: Push every save, in order, instead of letting newer ones take over.
+        hub_revision: Branch; created when missing.
+        output_dir: Folder of the run, which holds the outbox.
+        on_error: `"warn"` (default) or `"raise"`: what the end of training does about pushes that did not arrive.
+        finish_timeout: Seconds that the end of training waits without any progress (default 180).
+
+    Raises:
+        SettingsError: when the Trainer is made, for a value that cannot work.
+
+    Example:
+
+    ```python
+    callback = HubSyncCallback(hub_strategy="checkpoint")
+    trainer = Trainer(model, args, train_dataset=data, callbacks=[callback])
+    trainer.train()
+    callback.last_push.result().commit_url
+    ```
+    """
+
+    def __init__(
+        self,
+        *,
+        hub_model_id: str | None = None,
+        hub_strategy: str | None = None,
+        hub_token: str | None = None,
+        hub_private_repo: bool | None = None,
+        hub_always_push: bool | None = None,
+        hub_revision: str | None = None,
+        output_dir: str | None = None,
+        on_error: str | None = None,
+        finish_timeout: float | None = None,
+    ) -> None:
+        self._overrides = {
+            "hub_model_id": hub_model_id,
+            "hub_strategy": hub_strategy,
+            "hub_token": hub_token,
+            "hub_private_repo": hub_private_repo,
+            "hub_always_push": hub_always_push,
+            "hub_revision": hub_revision,
+            "output_dir": output_dir,
+            "on_error": on_error,
+            "finish_timeout": finish_timeout,
+        }
+        self._sync: HubSync | None = None
+        self._setup: dict[str, Any] = {}
+        self._card_due = False
+        self._is_training = False
+        self._waited = 0.0
+        takeover.install()
+
+    @property
+    def sync(self) -> HubSync:
+        """The engine; there is one as soon as a Trainer was made, on its main process."""
+        if self._sync is None:
+            raise RuntimeError(
+                "this HubSyncCallback has not been given to a Trainer (or is not on its main process)"
+            )
+        return self._sync
+
+    @property
+    def settings(self) -> Settings:
+        return self.sync.settings
+
+    @property
+    def pushes(self) -> list[Future[CommitInfo]]:
+        """Every push of the run, in order, as the commit to be."""
+        return self._sync.pushes if self._sync else []
+
+    @property
+    def last_push(self) -> Future[CommitInfo] | None:
+        return self._sync.last_push if self._sync else None
+
+    def summary(self) -> Summary:
+        """Commits, bytes, time on the training thread, what waits, where to look."""
+        return self.sync.summary()
+
+    @_on_main_process
+    def on_init_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.prepare(args).start()
+
+    @_on_main_process
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._is_training = True
+        self._setup = self._gather_setup(args, **kwargs)
+        if state.is_hyper_param_search:
+            logger.warning("The trials of a hyperparameter search are not pushed; a train() after it is.")
+
+    @_on_main_process
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._push_card_if_due(args, state)
+
+    @_on_main_process
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        # Whether a save follows in this step is known only when it comes, or the next step does.
+        self._card_due = True
+        if not self._is_training:
+            self._setup = self._setup or self._gather_setup(args, **kwargs)
+            self._push_card_if_due(args, state)
+
+    @_on_main_process
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.is_hyper_param_search:
+            return
+        checkpoint = self.settings.output_dir / f"checkpoint-{state.global_step}"
+        plan = plan_save(self.settings.hub_strategy, checkpoint, state.global_step, self._message(args, state))
+        self._card_due = False
+        if plan is not None:
+            self._push(plan, args, state)
+
+    @_on_main_process
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._is_training = False
+        self._card_due = False
+        if state.is_hyper_param_search:
+            return
+        with final_model(args, state, self.sync.outbox, **kwargs) as (folder, step):
+            self._push(plan_end(folder, state.global_step), args, state, weights_step=step)
+        if args.world_size == 1:
+            self.finish(show=not args.disable_tqdm)
+
+    def prepare(self, args: TrainingArguments) -> HubSync:
+        """The engine for these arguments; a new one where they differ from those of the last Trainer."""
+        settings = resolve(args, self._overrides)
+        if self._sync is None or self._sync.is_closed or self._sync.settings != settings:
+            if self._sync is not None:
+                self._sync.close()
+            self._sync = HubSync(settings)
+        return self._sync
+
+    def push_output_dir(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        *,
+        model_files: Collection[str],
+        message: str,
+        card: dict[str, Any],
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+    ) -> Future[CommitInfo]:
+        """Queues what a script's own `trainer.push_to_hub(...)` asks for.
+
+        Args:
+            model_files: Files of `output_dir` that belong to the model, as relative paths.
+            card: Options of `create_model_card`.
+            token, revision, private: In place of those in the settings.
+        """
+        if token is not None:
+            self.sync.use_token(token)
+        target = replace(
+            self.sync.target,
+            revision=revision or self.sync.target.revision,
+            private=self.sync.target.private if private is None else private,
+        )
+        plan = plan_output_dir(self.settings.output_dir, model_files, state.global_step, message)
+        best = state.best_global_step if args.load_best_model_at_end else None
+        return self._push(plan, args, state, weights_step=best, card_options=card, target=target)
+
+    def finish(self, show: bool = False) -> Summary:
+        """Waits for what is under way, and says what did not arrive; see `HubSync.finish`."""
+        started = time.perf_counter()
+        try:
+            return self.sync.finish(show)
+        finally:
+            self._waited += time.perf_counter() - started
+
+    def close(self) -> None:
+        """Ends the background process; done by itself when the interpreter ends."""
+        if self._sync is not None:
+            self._sync.close()
+
+    def _push_card_if_due(self, args: TrainingArguments, state: TrainerState) -> None:
+        if not self._card_due:
+            return
+        self._card_due = False
+        plan = plan_evaluate(self.settings.hub_strategy, state.global_step, self._message(args, state))
+        if plan is not None and not state.is_hyper_param_search:
+            self._push(plan, args, state)
+
+    def _push(
+        self,
+        plan: Plan,
+        args: TrainingArguments,
+        state: TrainerState,
+        weights_step: int | None = None,
+        card_options: dict[str, Any] | None = None,
+        target: Target | None = None,
+    ) -> Future[CommitInfo]:
+        readme = self.settings.output_dir / "README.md"
+        if not readme.is_file() and plan.parts:
+            readme = plan.parts[0].source / "README.md"
+        replacements: dict[str, bytes] = {}
+        if redaction.has_token(args):
+            replacements[redaction.TRAINING_ARGS] = redaction.training_args_without_tokens(args)
+        card = {
+            "setup": self._setup,
+            "progress": gather_progress(state, weights_step=weights_step),
+            "options": card_options or {},
+        }
+        return self.sync.push(plan, card=card, readme=readme, replacements=replacements, target=target)
+
+    def _gather_setup(self, args: TrainingArguments, **kwargs: Any) -> dict[str, Any]:
+        return gather_setup(
+            args=args,
+            model=kwargs.get("model"),
+            processing_class=kwargs.get("processing_class"),
+            train_dataset=kwargs.get("train_dataloader"),
+            eval_dataset=kwargs.get("eval_dataloader"),
+            repo_id=self.sync.hub_model_id,
+            revision=self.settings.hub_revision,
+        )
+
+    @staticmethod
+    def _message(args: TrainingArguments, state: TrainerState) -> str:
+        unit = "epoch" if str(getattr(args.save_strategy, "value", args.save_strategy)) == "epoch" else "step"
+        return progress_message(unit, state.global_step, state.epoch)  # type: ignore[arg-type]
+
+    # A Trainer may copy or pickle its callbacks (hyperparameter search does); processes do not travel.
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_sync": None}
+
+
+def find(trainer: Any) -> HubSyncCallback | None:
+    """The callback among those of a Trainer, if there is one."""
+    handler = getattr(trainer, "callback_handler", None)
+    found = (callback for callback in getattr(handler, "callbacks", ()) if isinstance(callback, HubSyncCallback))
+    return next(found, None)
+
+
+__all__ = ["HubSyncCallback", "find"]

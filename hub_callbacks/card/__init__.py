@@ -1,0 +1,56 @@
+"""The model card: facts (training half) → text and pictures → merged with a README that a person edits.
+
+Only `gather_setup` and `gather_progress` run in the training process; neither side imports torch or
+transformers here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from huggingface_hub import ModelCard
+
+from .edits import combine_edits
+from .facts import CardOptions, gather_progress, gather_setup
+from .merge import merge_card
+from .metadata import Metadata, clean_metadata, drop_refused_keys
+from .render import RenderedCard, render_card
+
+__all__ = [
+    "CardOptions",
+    "Metadata",
+    "RenderedCard",
+    "build_model_card",
+    "clean_metadata",
+    "combine_edits",
+    "drop_refused_keys",
+    "gather_progress",
+    "gather_setup",
+    "merge_card",
+    "render_card",
+]
+
+
+def build_model_card(
+    setup: dict[str, Any],
+    progress: dict[str, Any],
+    options: CardOptions | None = None,
+    existing: str | None = None,
+    *,
+    template: str | None = None,
+) -> ModelCard:
+    """Renders a card, merges it with the README that is there and returns it as a `ModelCard`.
+
+    Args:
+        setup: Of `gather_setup`.
+        progress: Of `gather_progress`.
+        options: What the user says about the model.
+        existing: The README that is there.
+        template: As for `render_card`.
+    """
+    text = merge_card(render_card(setup, progress, options, template=template).text, existing)
+    try:
+        return ModelCard(text)
+    except ValueError:
+        # A person's model-index that is not complete: huggingface_hub then leaves it out.
+        return ModelCard(text, ignore_metadata_errors=True)

@@ -1,0 +1,218 @@
+"""Generated card and a person's README → one README, in which nothing of the person's is lost.
+
+**Which text is whose.** What stands outside of the markers is the person's and is kept byte by byte (line
+ends aside). A generated section is replaced, unless its content no longer has the hash that its marker
+carries: then a person edited it, and it stays as they left it. A section that a person deleted stays
+deleted, for the state comment still names it.
+
+**Which metadata key is whose.** The state comment holds a hash of each value that was generated. A key whose
+value still has that hash is the generator's to update or remove; any other is the person's and is kept with
+its own spelling and comments. A generated key that a person deleted stays deleted. Lists of words (tags,
+datasets, metrics) are owned item by item, so a person's tags and the generator's live in one list. Without
+a state comment every key that is there counts as the person's; only new tags are added.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from .document import (
+    Document,
+    Entry,
+    Section,
+    State,
+    append,
+    dump_entry,
+    hash_of,
+    normalize,
+    parse,
+    record_of,
+    with_state,
+)
+
+REFUSED = "refused:"
+_PATH = re.compile(r"^(?:[/~\\]|\.{1,2}[/\\]|[A-Za-z]:[/\\])")
+_UNFILLED = "[More Information Needed]"
+_HEADING = re.compile(r"^ {0,3}# \S|^<h1[ >]|\n=+[ \t]*$", re.M | re.I)
+_TITLE = re.compile(r"\s*# [^\n]*\n+")
+_ABSENT = object()
+
+
+def merge_card(generated: str, existing: str | None) -> str:
+    """The README to push.
+
+    Args:
+        generated: `RenderedCard.text`.
+        existing: The README that a person may have edited, `None` where there is none yet.
+
+    Returns:
+        A README with the line ends of `existing`. `merge_card(g, merge_card(g, e)) == merge_card(g, e)`.
+    """
+    new = parse(normalize(generated))
+    if existing is None or not existing.strip():
+        return str(new)
+    line_end = "\r\n" if existing.count("\r\n") * 2 > existing.count("\n") else "\n"
+    old = parse(normalize(existing))
+    old_state = old.state or State()
+    front, keys = _merge_front(new.front or [], old.front or [], old_state)
+    parts = _merge_sections(new, old)
+    merged = Document(front, parts, old.tail)
+    state = State(keys, list(new.sections), old_state.local)
+    return str(with_state(merged, state)).replace("\n", line_end)
+
+
+# ------------------------------------------------------------------------------------------------ metadata
+
+
+def _merge_front(new: list[Entry], old: list[Entry], state: State) -> tuple[list[Entry], dict[str, Any]]:
+    generated = {entry.key: entry for entry in new}
+    there = {entry.key: entry for entry in old if not _is_local_base_model(entry)}
+    merged: list[Entry] = []
+    keys: dict[str, Any] = {}
+    carried = ""
+    for key in [*there, *(key for key in generated if key not in there)]:
+        entry, wanted = there.get(key), generated.get(key)
+        value, record = _decide(
+            key,
+            wanted.value if wanted else _ABSENT,
+            entry.value if entry else _ABSENT,
+            state.keys.get(key),
+            commented=entry is not None and _has_comment(entry),
+        )
+        if record is not None:
+            keys[key] = record
+        if value is _ABSENT:
+            carried += entry.comment if entry else ""
+        elif entry is not None and value == entry.value:
+            merged.append(entry._replace(comment=carried + entry.comment))
+            carried = ""
+        else:
+            raw = wanted.raw if wanted and wanted.value == value else dump_entry(key, value)
+            merged.append(Entry(key, value, raw, carried + (entry.comment if entry else "")))
+            carried = ""
+    return merged, keys
+
+
+def _decide(key: str, wanted: Any, there: Any, record: Any, *, commented: bool) -> tuple[Any, Any]:
+    """The value of one key (`_ABSENT` for none) and what the state notes about it."""
+    if there is _ABSENT:
+        if wanted is _ABSENT:
+            return _ABSENT, None
+        if record is None or (
+            isinstance(record, str) and record.startswith(REFUSED) and record != refused(wanted)
+        ):
+            return wanted, record_of(wanted)
+        return _ABSENT, record  # deleted by a person, or refused by the Hub
+    if isinstance(there, list) and (isinstance(record, list) or (key == "tags" and record is None)):
+        if wanted is not _ABSENT and not isinstance(wanted, list):
+            wanted = [wanted]
+        return _merge_items([] if wanted is _ABSENT else wanted, there, record or [])
+    if record is not None and record == record_of(there) and not commented:
+        return (wanted, record_of(wanted)) if wanted is not _ABSENT else (_ABSENT, None)
+    return there, record
+
+
+def _merge_items(wanted: list[Any], there: list[Any], record: list[str]) -> tuple[Any, Any]:
+    kept = [item for item in there if hash_of(item) not in record or item in wanted]
+    added = [item for item in wanted if item not in there and hash_of(item) not in record]
+    owned = [hash_of(item) for item in wanted if hash_of(item) in record or item not in there]
+    return (kept + added) or _ABSENT, owned or None
+
+
+def refused(value: Any) -> str:
+    return REFUSED + hash_of(value)
+
+
+def _has_comment(entry: Entry) -> bool:
+    return bool(re.search(r"\s#", entry.raw)) and "#" not in dump_entry(entry.key, entry.value)
+
+
+def _is_local_base_model(entry: Entry) -> bool:
+    """PEFT writes the path of a base model that was loaded from disk, which the Hub refuses."""
+    values = entry.value if isinstance(entry.value, list) else [entry.value]
+    return entry.key == "base_model" and any(isinstance(value, str) and _PATH.match(value) for value in values)
+
+
+# ---------------------------------------------------------------------------------------------------- body
+
+
+def _merge_sections(new: Document, old: Document) -> list[Section | State | str]:
+    generated = new.sections
+    known = old.state.sections if old.state else []
+    there = old.sections
+    deleted = {name for name in known if name not in there}
+    parts = _replace_sections(old.parts, generated)
+    if not there and not known and _is_unfilled(old):
+        block: list[Section | State | str] = []
+        for section in generated.values():
+            block = append(block, section)
+        return [*block, *(["\n", *parts] if parts else [])]
+    for name, section in generated.items():
+        if name not in there and name not in deleted:
+            parts = _insert(parts, _fresh(section), list(generated))
+    return _without_second_title(parts)
+
+
+def _replace_sections(
+    parts: list[Section | State | str], generated: dict[str, Section]
+) -> list[Section | State | str]:
+    merged: list[Section | State | str] = []
+    seen: set[str] = set()
+    closing = False
+    for part in parts:
+        if isinstance(part, Section) and not part.edited:
+            if part.name in seen or part.name not in generated:
+                closing = True  # join what stands around it
+                continue
+            part = _fresh(generated[part.name])
+        if isinstance(part, Section):
+            seen.add(part.name)
+        if closing and isinstance(part, str):
+            last = merged.pop() if merged and isinstance(merged[-1], str) else ""
+            before = str(last).rstrip("\n")
+            after = part.lstrip("\n")
+            part = f"{before}\n\n{after}" if after.strip() or before else "\n\n"
+        closing = False
+        merged.append(part)
+    return merged
+
+
+def _insert(parts: list[Section | State | str], section: Section, order: list[str]) -> list[Section | State | str]:
+    """Next to its neighbour among the generated sections, else at the end."""
+    places = {part.name: i for i, part in reversed(list(enumerate(parts))) if isinstance(part, Section)}
+    at = order.index(section.name)
+    for name in reversed(order[:at]):
+        if name in places:
+            i = places[name] + 1
+            return [*parts[:i], "\n\n", section, *parts[i:]]
+    for name in order[at + 1 :]:
+        if name in places:
+            i = places[name]
+            return [*parts[:i], section, "\n\n", *parts[i:]]
+    return append(parts, section)
+
+
+def _fresh(section: Section) -> Section:
+    return Section(section.name, section.content)
+
+
+def _is_unfilled(document: Document) -> bool:
+    """Whether the text is a template that nobody filled in: it goes below the generated card."""
+    return sum(part.count(_UNFILLED) for part in document.parts if isinstance(part, str)) >= 3
+
+
+def _without_second_title(parts: list[Section | State | str]) -> list[Section | State | str]:
+    """The generated title goes where a person's text above has one."""
+    titled = False
+    merged: list[Section | State | str] = []
+    for part in parts:
+        titled = titled or (isinstance(part, str) and bool(_HEADING.search(_outside_code(part))))
+        if isinstance(part, Section) and part.name == "intro" and titled and part.raw is None:
+            part = Section(part.name, _TITLE.sub("", part.content, count=1))
+        merged.append(part)
+    return merged
+
+
+def _outside_code(text: str) -> str:
+    return re.sub(r"(?ms)^ {0,3}(```+|~~~+).*?(?:^ {0,3}\1[`~]*[ \t]*$|\Z)", "", text)

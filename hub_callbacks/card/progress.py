@@ -1,0 +1,122 @@
+"""What is gathered at each event: how far training is and what was measured so far.
+
+This runs on the training thread, so it does one cheap pass over the log and converts only what it keeps.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from .jsonsafe import json_safe
+
+MAX_TRAINING_ROWS = 1000
+MAX_EVALUATIONS = 200
+CURVES = ("loss", "learning_rate", "grad_norm")
+"""The columns of training rows that are kept beside `step` and `epoch`."""
+_RUN_TOTALS = (
+    "train_runtime",
+    "train_loss",
+    "train_samples_per_second",
+    "train_steps_per_second",
+    "total_flos",
+)
+_ENERGY = ("energy_consumed", "emissions")
+"""What CodeCarbon calls the energy in kWh and the emissions in kg of CO2 equivalent."""
+
+
+def gather_progress(state: Any, *, weights_step: int | None = None) -> dict[str, Any]:
+    """The facts of one event, ready for `json.dumps`.
+
+    Args:
+        state: A `TrainerState`, or anything with its `global_step`, `max_steps` and `log_history`.
+        weights_step: The optimizer step whose weights the commit carries: the best step where the best
+            model was loaded, `None` for the current one.
+
+    Returns:
+        `step`, `weights_step`, `evaluations` (one dict for each evaluated step, at most `MAX_EVALUATIONS`;
+        the first, the last, the best and the one of `weights_step` are always among them), `training`
+        (columns of equal length, at most `MAX_TRAINING_ROWS` evenly spaced rows) and, where known,
+        `max_steps`, `epoch`, `num_train_epochs`, `best_step`, `best_metric`, `tokens_seen`, `finished`,
+        `totals` and `energy`.
+    """
+    history = getattr(state, "log_history", None) or []
+    step = int(getattr(state, "global_step", 0) or 0)
+    progress: dict[str, Any] = {"step": step, "weights_step": step if weights_step is None else weights_step}
+    for name, attribute in (
+        ("max_steps", "max_steps"),
+        ("epoch", "epoch"),
+        ("num_train_epochs", "num_train_epochs"),
+        ("best_step", "best_global_step"),
+        ("best_metric", "best_metric"),
+        ("tokens_seen", "num_input_tokens_seen"),
+        ("total_flos", "total_flos"),
+    ):
+        value = getattr(state, attribute, None)
+        if value:
+            progress[name] = json_safe(value)
+
+    training = [row for row in history if "loss" in row]
+    others = [row for row in history if "loss" not in row]
+    progress["training"] = _columns(_thin(training, MAX_TRAINING_ROWS))
+    keep = {progress["weights_step"], progress.get("best_step")}
+    progress["evaluations"] = _evaluations(others, keep)
+    progress |= _end_of_run(others, step)
+    return progress
+
+
+def _thin(rows: list[Any], limit: int) -> list[Any]:
+    """At most `limit` of `rows`, evenly spaced, the first and the last among them."""
+    if len(rows) <= limit:
+        return rows
+    stride = (len(rows) - 1) / (limit - 1)
+    return [rows[round(i * stride)] for i in range(limit)]
+
+
+def _columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    columns = {}
+    for name in ("step", "epoch", *CURVES):
+        column = [row.get(name) for row in rows]
+        if any(value is not None for value in column):
+            plain = set(map(type, column)) <= {float, int} and all(map(math.isfinite, column))  # type: ignore[arg-type]
+            columns[name] = column if plain else [json_safe(value) for value in column]
+    return columns
+
+
+def _is_evaluation(row: dict[str, Any]) -> bool:
+    """Whether the Trainer's `evaluate` wrote the row; its prefix is `eval` unless a script says otherwise."""
+    first = next(iter(row), "")
+    if isinstance(first, str) and first.startswith("eval_"):
+        return True
+    return "eval_loss" in row or "eval_runtime" in row or "test_runtime" in row
+
+
+def _evaluations(rows: list[dict[str, Any]], keep: set[int | None]) -> list[dict[str, Any]]:
+    """One dict for each evaluated step: several evaluation datasets write one row each."""
+    by_step: dict[Any, list[dict[str, Any]]] = {}
+    for row in rows:
+        if _is_evaluation(row):
+            by_step.setdefault(row.get("step"), []).append(row)
+    steps = list(by_step)
+    kept = set(_thin(steps, MAX_EVALUATIONS - len(keep))) | keep
+    evaluations = []
+    for step in steps:
+        if step in kept:
+            merged = {key: value for row in by_step[step] for key, value in row.items()}
+            epoch = merged.pop("epoch", None)
+            merged.pop("step", None)
+            evaluations.append({"step": step, "epoch": json_safe(epoch), "metrics": json_safe(merged)})
+    return evaluations
+
+
+def _end_of_run(rows: list[dict[str, Any]], step: int) -> dict[str, Any]:
+    """What the row that the Trainer logs when it stops says, if this run has stopped."""
+    for row in reversed(rows):
+        if row.get("step", step) < step:
+            break
+        if "train_runtime" in row:
+            found: dict[str, Any] = {"finished": True}
+            found["totals"] = json_safe({name: row[name] for name in _RUN_TOTALS if name in row})
+            energy = json_safe({name: row[name] for name in _ENERGY if name in row})
+            return found | ({"energy": energy} if energy else {})
+    return {}

@@ -1,0 +1,65 @@
+"""The card of a push: rendered from its facts and merged with what people wrote, here and on the Hub."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from .card import CardOptions, combine_edits, drop_refused_keys, merge_card, render_card
+from .manifest import CARD_FACTS, LOCAL_CARD, Push
+from .outbox import Outbox
+from .repository import Remote, Repository
+
+logger = logging.getLogger(__name__)
+
+README = "README.md"
+
+
+def card_files(
+    push: Push, repository: Repository, outbox: Outbox, remote: Remote, refused: list[str], notes: list[str]
+) -> dict[str, bytes]:
+    """The files of the card: README.md and its pictures. Nothing, with a note, where it cannot be made.
+
+    Args:
+        refused: The Hub's complaints about the metadata so far; what they are about is left out.
+        notes: Gains what people should know.
+    """
+    on_hub = repository.read_text(remote, README) if README in remote.root else None
+    try:
+        facts: dict[str, Any] = json.loads((push.folder / CARD_FACTS).read_text(encoding="utf-8"))
+        card = render_card(
+            facts.get("setup") or {}, facts.get("progress") or {}, CardOptions(**facts.get("options", {}))
+        )
+        written = combine_edits(
+            _local_edit(push, outbox), on_hub, _read(outbox.card_memory(push.target, "pushed"))
+        )
+        text = merge_card(card.text, written)
+        if refused:
+            text, dropped = drop_refused_keys(text, refused)
+            notes.append(f"the Hub refused metadata of the card, which was left out: {', '.join(dropped)}")
+    except Exception as error:
+        logger.warning("the card of push %s could not be made", push.id, exc_info=error)
+        notes.append(f"the model card could not be made ({type(error).__name__}: {error}) and was left out")
+        return {}
+    return {README: text.encode(), **card.pictures}
+
+
+def remember(push: Push, outbox: Outbox, readme: bytes) -> None:
+    """Keeps the texts of a card that has arrived, to tell later which side a person has changed."""
+    outbox.cards.mkdir(parents=True, exist_ok=True)
+    outbox.card_memory(push.target, "pushed").write_bytes(readme)
+    local = push.folder / LOCAL_CARD
+    if local.is_file():
+        outbox.card_memory(push.target, "local").write_bytes(local.read_bytes())
+
+
+def _local_edit(push: Push, outbox: Outbox) -> str | None:
+    """The local README.md, if it has changed since the last push."""
+    text = _read(push.folder / LOCAL_CARD)
+    return None if text == _read(outbox.card_memory(push.target, "local")) else text
+
+
+def _read(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None

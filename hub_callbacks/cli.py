@@ -1,0 +1,205 @@
+"""The command line: look into an outbox, send what is in it, run the embedded Hub.
+
+Exit codes: 0, nothing is left to be sent; 1, something is; 2, the command was not understood or there is no
+outbox.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import ledger
+from .outbox import Outbox
+from .settings import OUTBOX_NAME
+from .signals import Signals
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Pushes of training runs to the Hugging Face Hub: what waits, and sending it.",
+)
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="output_dir of a run, or the outbox in it")]
+Folders = Annotated[list[Path], typer.Argument(metavar="DIR...", help="output_dir of a run, or the outbox in it")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+
+def main() -> None:
+    app()
+
+
+def open_outbox(folder: Path) -> Outbox:
+    """The outbox of a run's output folder, or the one that the folder is."""
+    for candidate in (folder / OUTBOX_NAME, folder):
+        if (candidate / "pushes").is_dir() or (candidate / "ledger.jsonl").is_file():
+            return Outbox(candidate)
+    typer.echo(
+        f"There is no outbox in {folder}. Give the output_dir of a run that had a HubSyncCallback; "
+        f"the outbox is its folder {OUTBOX_NAME}.",
+        err=True,
+    )
+    raise typer.Exit(2)
+
+
+@app.command()
+def status(folder: Folder, as_json: AsJson = False) -> None:
+    """Shows what waits to be sent, what was sent last, and what went wrong."""
+    outbox = open_outbox(folder)
+    rows = table_of(outbox)
+    if as_json:
+        typer.echo(json.dumps(rows, ensure_ascii=False, indent=1))
+    else:
+        _print_table(rows)
+    raise typer.Exit(1 if any(row["waits"] for row in rows) else 0)
+
+
+def table_of(outbox: Outbox) -> list[dict[str, Any]]:
+    """One row for each push that the outbox or its ledger knows, oldest first."""
+    pending = {push.id: push for push in outbox.pending()}
+    latest = outbox.ledger.latest()
+    rows = []
+    for push_id in sorted(pending.keys() | latest.keys(), key=lambda name: (len(name), name)):
+        push, entry = pending.get(push_id), latest.get(push_id)
+        rows.append(
+            {
+                "push": push_id,
+                "state": entry.state if entry else ledger.QUEUED,
+                "waits": push is not None and (entry is None or entry.state not in ledger.FINAL),
+                "message": push.message if push else entry.message if entry else "",
+                "step": push.step if push else None,
+                "bytes": push.size if push else entry.size if entry else None,
+                "commit": entry.commit if entry else None,
+                "by": entry.by if entry else None,
+                "why": entry.why if entry else None,
+                "next_try": entry.next_try if entry else None,
+            }
+        )
+    return rows
+
+
+@app.command()
+def sync(
+    folders: Folders,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on and send what comes, until Ctrl-C.")] = False,
+    patience: Annotated[
+        float, typer.Option(help="Seconds without a success after which a folder is left for later.")
+    ] = 600.0,
+    as_json: AsJson = False,
+) -> None:
+    """Sends what waits, from this machine or another one with a copy of the folder."""
+    outboxes = [open_outbox(folder) for folder in folders]
+    while True:
+        for outbox in outboxes:
+            drain(outbox, patience, quiet=as_json)
+        if not watch:
+            break
+        time.sleep(5)
+    left = [row for outbox in outboxes for row in table_of(outbox) if row["waits"]]
+    if as_json:
+        typer.echo(json.dumps({"left": left}, ensure_ascii=False, indent=1))
+    elif left:
+        typer.echo(f"{len(left)} pushes are not sent; `hub-callbacks status` shows why.", err=True)
+    raise typer.Exit(1 if left else 0)
+
+
+def drain(outbox: Outbox, patience: float, quiet: bool = False) -> None:
+    """Sends what waits in an outbox, as long as there is a success within `patience` seconds."""
+    from .pusher import Pusher
+    from .repository import Repository
+
+    Pusher(outbox, Repository(), _Foreground(outbox, patience, quiet)).run()
+
+
+class _Foreground(Signals):
+    """Says what happens, and stops when nothing has worked for a while."""
+
+    def __init__(self, outbox: Outbox, patience: float, quiet: bool) -> None:
+        super().__init__(drain=True)
+        self._ledger = ledger.Ledger(outbox.ledger.path)
+        self._ledger.new_entries()
+        self._patience = patience
+        self._quiet = quiet
+        self._last_success = time.monotonic()
+
+    def report(self) -> None:
+        for entry in self._ledger.new_entries():
+            if entry.state in ledger.FINAL:
+                self._last_success = time.monotonic()
+            if not self._quiet and entry.state != ledger.RUNNING:
+                typer.echo(_line(entry))
+        self.stop = time.monotonic() - self._last_success > self._patience
+
+    def sleep(self, seconds: float, *, until_new: bool = True) -> None:
+        left = self._patience - (time.monotonic() - self._last_success)
+        self.stop = self.stop or left <= 0
+        super().sleep(min(seconds, max(left, 0)), until_new=until_new)
+
+
+@app.command()
+def drop(
+    folder: Folder,
+    pushes: Annotated[
+        list[str] | None, typer.Argument(metavar="[PUSH]...", help="numbers, as in `status`")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every push that waits.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Takes pushes out of the outbox for good, and frees their disk space."""
+    outbox = open_outbox(folder)
+    pending = {push.id: push for push in outbox.pending()}
+    names = list(pending) if everything else [f"{int(p):06d}" if p.isdecimal() else p for p in pushes or []]
+    unknown = [name for name in names if name not in pending]
+    if unknown or not (names or everything):
+        typer.echo(f"Not waiting: {', '.join(unknown)}" if unknown else "Name pushes, or use --all.", err=True)
+        raise typer.Exit(2)
+    for name in names:
+        typer.echo(f"{name}  {pending[name].message}  {pending[name].size:,} bytes")
+    if names and not yes:
+        typer.confirm("They are not on the Hub. Drop them?", abort=True)
+    for name in names:
+        outbox.record(ledger.Entry(name, ledger.DROPPED, message=pending[name].message))
+        outbox.remove(name)
+
+
+@app.command()
+def serve(
+    root: Annotated[Path, typer.Option(help="Folder that holds the repositories.")] = Path("local-hub"),
+    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 7860,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+) -> None:
+    """Runs the embedded Hub until Ctrl-C."""
+    try:
+        from .localhub import serve as run
+    except ImportError as error:
+        typer.echo(f"The embedded Hub needs its extra: pip install 'hub_callbacks[local]' ({error})", err=True)
+        raise typer.Exit(2) from None
+    run(root, port, host)
+
+
+def _line(entry: ledger.Entry) -> str:
+    details = {
+        ledger.DONE: f"{(entry.size or 0) / 1e6:,.1f} MB in {entry.seconds} s  {entry.url or ''}",
+        ledger.SUPERSEDED: f"taken over by {entry.by}",
+    }.get(entry.state, entry.why or "")
+    notes = "".join(f"\n        {note}" for note in entry.notes)
+    return f"{entry.push}  {entry.state:<10}  {entry.message}  {details}".rstrip() + notes
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("push", "state", "message", "size", "commit", "details", box=None)
+    for row in rows:
+        size = "" if row["bytes"] is None else f"{row['bytes'] / 1e6:,.1f} MB"
+        details = row["why"] or (f"taken over by {row['by']}" if row["by"] else "")
+        if row["next_try"] and row["waits"]:
+            details += f" (next try in {max(0, row['next_try'] - time.time()):.0f} s)"
+        table.add_row(row["push"], row["state"], row["message"], size, (row["commit"] or "")[:8], details)
+    Console(highlight=False, markup=False).print(table)

@@ -1,0 +1,17 @@
+"""What a user of the package can catch. Each message says what happened, what is safe and what to do."""
+
+
+class HubSyncError(Exception):
+    """The base of every error that this package raises on purpose."""
+
+
+class SettingsError(HubSyncError, ValueError):
+    """A setting that cannot work; raised before training starts."""
+
+
+class OutboxError(HubSyncError, OSError):
+    """The outbox on disk could not take a push."""
+
+
+class PushNotSent(HubSyncError, RuntimeError):
+    """A push that has not reached the Hub when its run ended. It waits in the outbox."""

@@ -1,0 +1,72 @@
+"""Where the final weights are when training ends: in a checkpoint, most of the time; else they are saved."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .outbox import Outbox
+from .plan import INCOMPLETE_MARKER
+
+
+def checkpoint_with_final_weights(args: Any, state: Any) -> tuple[Path, int] | None:
+    """The checkpoint folder that holds what the model holds now, and its step; `None` when there is none.
+
+    Args:
+        args: The `TrainingArguments`.
+        state: The `TrainerState` at the end of training, after `load_best_model_at_end` did its work.
+    """
+    best = state.best_model_checkpoint
+    if args.load_best_model_at_end and best is not None:
+        folder = Path(best)
+        step = folder.name.rpartition("-")[2]
+        return (folder, int(step)) if _is_complete(folder) and step.isdigit() else None
+    folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+    return (folder, state.global_step) if _is_complete(folder) else None
+
+
+@contextlib.contextmanager
+def final_model(
+    args: Any, state: Any, outbox: Outbox, *, model: Any, processing_class: Any = None, **_: Any
+) -> Iterator[tuple[Path, int]]:
+    """A folder with the final model, loadable, and the step that its weights belong to.
+
+    It is saved only where no checkpoint holds it; the copy is gone at the end of the `with` block.
+    """
+    found = checkpoint_with_final_weights(args, state)
+    if found is not None:
+        yield found
+        return
+    outbox.staging.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="final-", dir=outbox.staging))
+    try:
+        save_model(model, folder)
+        if processing_class is not None:
+            processing_class.save_pretrained(folder)
+        import torch
+
+        torch.save(args, folder / "training_args.bin")
+        best = state.best_global_step if args.load_best_model_at_end else None
+        yield folder, best or state.global_step
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def save_model(model: Any, folder: Path) -> None:
+    """Writes the weights as the Trainer does: `save_pretrained` where there is one, else `model.safetensors`."""
+    while not hasattr(model, "save_pretrained") and hasattr(model, "module"):
+        model = model.module
+    if hasattr(model, "save_pretrained"):
+        model.save_pretrained(folder)
+        return
+    from safetensors.torch import save_model as save_tensors
+
+    save_tensors(model, str(folder / "model.safetensors"), metadata={"format": "pt"})
+
+
+def _is_complete(folder: Path) -> bool:
+    return folder.is_dir() and not (folder / INCOMPLETE_MARKER).exists()

@@ -1,0 +1,109 @@
+"""What became of each push: one JSON object a line, only ever appended to.
+
+It is the one channel from the pusher back to the training process, and what `hub-callbacks status` shows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+QUEUED = "queued"
+RUNNING = "running"
+DONE = "done"
+SUPERSEDED = "superseded"
+WAITING = "waiting"  # failed for now, is tried again
+REFUSED = "refused"  # will not work until somebody does something
+LOST = "lost"  # could not be put into the outbox, or its files were changed before they could be read
+DROPPED = "dropped"  # taken out by a person
+
+FINAL = frozenset({DONE, SUPERSEDED, LOST, DROPPED})
+"""States in which nothing of a push is left to be sent."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One event in the life of a push.
+
+    Args:
+        push: Number of the push in the outbox.
+        state: One of the constants of this module.
+        time: Seconds since the epoch.
+        message: Title of its commit.
+        commit: Identifier of the commit (`done`).
+        url: Its address (`done`), or the repository's.
+        repo_id: The repository with its owner, once the Hub has said it.
+        seconds: How long the attempt took (`done`).
+        size: Bytes of the files in the commit (`done`).
+        by: Number of the push that took over (`superseded`).
+        why: What happened and what to do (`waiting`, `refused`, `lost`).
+        next_try: Seconds since the epoch (`waiting`).
+        notes: What was changed or left out on the way, for people.
+    """
+
+    push: str
+    state: str
+    time: float = 0.0
+    message: str = ""
+    commit: str | None = None
+    url: str | None = None
+    repo_id: str | None = None
+    seconds: float | None = None
+    size: int | None = None
+    by: str | None = None
+    why: str | None = None
+    next_try: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Ledger:
+    """The ledger file. Several processes may append to it; a line that a crash cut off is passed over."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._offset = 0
+
+    def append(self, entry: Entry) -> None:
+        """Raises `OSError` when the disk cannot take it."""
+        values = {k: v for k, v in asdict(entry).items() if v not in (None, "", ()) or k == "push"}
+        values["time"] = entry.time or time.time()
+        line = (json.dumps(values, ensure_ascii=False) + "\n").encode()
+        file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            end = os.lseek(file, 0, os.SEEK_END)
+            if end and os.pread(file, 1, end - 1) != b"\n":
+                line = b"\n" + line
+            os.write(file, line)
+        finally:
+            os.close(file)
+
+    def new_entries(self) -> list[Entry]:
+        """The entries that came since the last call on this object, oldest first."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self._offset)
+                data = file.read()
+        except FileNotFoundError:
+            return []
+        whole = data[: data.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        return [entry for line in whole.splitlines() if (entry := _parse(line)) is not None]
+
+    def all_entries(self) -> list[Entry]:
+        return Ledger(self.path).new_entries()
+
+    def latest(self) -> dict[str, Entry]:
+        """Push → its newest entry."""
+        return {entry.push: entry for entry in self.all_entries()}
+
+
+def _parse(line: bytes) -> Entry | None:
+    try:
+        values = json.loads(line)
+        values["notes"] = tuple(values.get("notes", ()))
+        return Entry(**values)
+    except (ValueError, TypeError, AttributeError):
+        return None

@@ -1,0 +1,136 @@
+"""The ASGI application: finds the handler, receives the body, answers, and turns refusals into answers."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import parse_qs, unquote
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from .errors import HubError, Moved
+from .repos import not_found
+from .routes import find_route
+from .web import BodyKind, Call, Hub, Upload
+
+logger = logging.getLogger(__name__)
+
+_MAX_BODY_IN_MEMORY = 64 * 1024 * 1024
+_WRITE_SIZE = 1 << 20
+
+
+class App:
+    """The hub as an ASGI application.
+
+    Args:
+        hub: The state that all handlers share.
+    """
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        try:
+            response = await self._answer(request)
+        except ClientDisconnect:
+            return
+        wanted_id = request.headers.get("x-request-id") or request.headers.get("x-amzn-trace-id")
+        response.headers["X-Request-Id"] = wanted_id or uuid.uuid4().hex
+        await response(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        path = request.scope["raw_path"].decode("ascii", "replace")
+        try:
+            return await self._handle(request, path)
+        except HubError as error:
+            return refusal(error)
+        except Moved as moved:
+            query = f"?{request.url.query}" if request.url.query else ""
+            return RedirectResponse(path.replace(moved.old_id, moved.new_id, 1) + query, status_code=307)
+        except ClientDisconnect:
+            raise
+        except Exception:
+            logger.exception("%s %s failed", request.method, path)
+            return refusal(HubError(500, "Internal Error - the hub's log says more"))
+
+    async def _handle(self, request: Request, path: str) -> Response:
+        found = find_route(request.method, path)
+        handler, parts = (found[0].handler, found[1]) if found else (not_found, {})
+        kind: BodyKind = found[0].body if found else "memory"
+        # The Xet service has tokens of its own.
+        authorization = None if path.startswith("/xet/") else request.headers.get("authorization")
+        viewer = self._hub.accounts.identify(authorization)
+        async with self._body(request, kind) as (body, upload):
+            call = Call(
+                hub=self._hub,
+                method=request.method,
+                path=path,
+                args={name: unquote(value) for name, value in parts.items()},
+                query=parse_qs(request.url.query, keep_blank_values=True),
+                headers={name.lower(): value for name, value in request.headers.items()},
+                endpoint=f"{request.url.scheme}://{request.headers.get('host', request.url.netloc)}",
+                viewer=viewer,
+                body=body,
+                upload=upload,
+            )
+            return await run_in_threadpool(handler, call)
+
+    @asynccontextmanager
+    async def _body(self, request: Request, kind: BodyKind) -> AsyncIterator[tuple[bytes, Upload | None]]:
+        if kind == "memory":
+            yield await _read_small(request), None
+            return
+        path = self._hub.tmp / f"body-{uuid.uuid4().hex}"
+        try:
+            yield b"", await _spool(request, path, kind == "hashed")
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def refusal(error: HubError) -> Response:
+    """A refusal as the Hub words it: in the body and in headers."""
+    text = error.message.encode("latin-1", "replace").decode("latin-1")
+    headers = {**error.headers, "X-Error-Message": " ".join(text.split())}
+    if error.code:
+        headers["X-Error-Code"] = error.code
+    return JSONResponse({"error": error.message, **error.extra}, error.status, headers)
+
+
+async def _read_small(request: Request) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _MAX_BODY_IN_MEMORY:
+            raise HubError(413, f"A request of this kind has at most {_MAX_BODY_IN_MEMORY} bytes")
+    return bytes(body)
+
+
+async def _spool(request: Request, path: Path, hashed: bool) -> Upload:
+    """Streams a body to a file; memory holds one piece of about a megabyte."""
+    digest = hashlib.sha256()
+    size = 0
+    with path.open("wb") as file:
+
+        def write(piece: bytes) -> None:
+            file.write(piece)
+            if hashed:
+                digest.update(piece)
+
+        pending = bytearray()
+        async for chunk in request.stream():
+            pending += chunk
+            if len(pending) >= _WRITE_SIZE:
+                await run_in_threadpool(write, bytes(pending))
+                size += len(pending)
+                pending.clear()
+        write(bytes(pending))
+        size += len(pending)
+    return Upload(path, size, digest.hexdigest() if hashed else None)

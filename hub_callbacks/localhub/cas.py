@@ -1,0 +1,171 @@
+"""Handlers of the Xet protocol, through which hf_xet stores and reads files: https://huggingface.co/docs/xet/api
+
+The service lies under `/xet`. Tokens for it come from the hub's `xet-write-token` and `xet-read-token`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import importlib.util
+import time
+from typing import Any
+
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from .commits import check_may_upload
+from .content import read_file
+from .errors import HubError, bad_request
+from .gitstore import open_repo, resolve
+from .ranges import byte_range
+from .web import Call, ok
+from .xet import Segment, XetStore
+
+TOKEN_LIFETIME = 3600
+"""Seconds for which a token, or the address of a xorb, is valid."""
+
+
+def xet_token(call: Call) -> Response:
+    repo = call.repo()
+    access, revision = call.args["access"], call.args["revision"]
+    if access == "write":
+        check_may_upload(call, repo, revision)
+    if revision != "None":
+        resolve(open_repo(repo.path), revision)
+    if importlib.util.find_spec("hf_xet") is None:
+        raise HubError(501, "This hub runs without hf_xet; set HF_HUB_DISABLE_XET=1 in the client")
+    url = f"{call.endpoint}/xet"
+    token, expiry = make_token(call.hub.accounts.secret, access)
+    headers = {
+        "X-Xet-Cas-Url": url,
+        "X-Xet-Access-Token": token,
+        "X-Xet-Token-Expiration": str(expiry),
+    }
+    return JSONResponse({"casUrl": url, "accessToken": token, "exp": expiry}, headers=headers)
+
+
+def make_token(secret: bytes, right: str) -> tuple[str, int]:
+    """A signed token for a right, and when it ends (Unix seconds).
+
+    Args:
+        secret: The hub's key.
+        right: "read", "write" or the hash of one xorb.
+    """
+    expiry = int(time.time()) + TOKEN_LIFETIME
+    return f"{right}.{expiry}.{_sign(secret, right, expiry)}", expiry
+
+
+def put_xorb(call: Call) -> Response:
+    _check(call, "write")
+    if call.upload is None or not call.upload.size:
+        raise bad_request("The xorb is empty")
+    is_new = call.hub.content.xet.put_xorb(call.upload.path, _hash(call.args["hash"]))
+    return ok({"was_inserted": is_new})
+
+
+def put_shard(call: Call) -> Response:
+    _check(call, "write")
+    if call.upload is None or call.upload.sha256 is None:
+        raise bad_request("The shard is empty")
+    try:
+        call.hub.content.xet.put_shard(call.upload.path, call.upload.sha256)
+    except ValueError as error:
+        raise bad_request(f"The shard cannot be used: {error}") from error
+    return ok({"result": 1})
+
+
+def get_xorb(call: Call) -> Response:
+    xorb_hash = _hash(call.args["hash"])
+    _check_token(call, call.param("token") or "", xorb_hash)
+    path = call.hub.content.xet.xorb(xorb_hash)
+    if not path.is_file():
+        raise HubError(404, "There is no such xorb")
+    size = path.stat().st_size
+    start, end, status = byte_range(call, size)
+    headers = {"Content-Length": str(end - start), "Accept-Ranges": "bytes"}
+    if status == 206:
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
+    return StreamingResponse(
+        read_file(path, start, end), status, headers, media_type="application/octet-stream"
+    )
+
+
+def reconstruction(call: Call) -> Response:
+    """Says which chunks make up a file, or a range of it, and where to get them."""
+    _check(call, "read")
+    store = call.hub.content.xet
+    file = store.by_hash(_hash(call.args["hash"]))
+    if file is None:
+        raise HubError(404, "There is no such file")
+    start, end, _ = byte_range(call, file.size)
+    terms, skipped = _cut(store, file.segments, start, end)
+    fetches: dict[str, list[dict[str, Any]]] = {}
+    for term in dict.fromkeys(terms):
+        stored = store.layout(term.xorb).stored
+        token, _ = make_token(call.hub.accounts.secret, term.xorb)
+        fetches.setdefault(term.xorb, []).append(
+            {
+                "range": {"start": term.start, "end": term.end},
+                "url": f"{call.endpoint}/xet/xorbs/{term.xorb}?token={token}",
+                "url_range": {"start": stored[term.start], "end": stored[term.end] - 1},
+            }
+        )
+    rows = [
+        {
+            "hash": term.xorb,
+            "unpacked_length": term.size,
+            "range": {"start": term.start, "end": term.end},
+        }
+        for term in terms
+    ]
+    return ok({"offset_into_first_range": skipped, "terms": rows, "fetch_info": fetches})
+
+
+def _cut(store: XetStore, segments: tuple[Segment, ...], start: int, end: int) -> tuple[list[Segment], int]:
+    """The chunks that cover the bytes from `start` to `end`, and how many bytes come before `start`."""
+    terms: list[Segment] = []
+    skipped = position = 0
+    for segment in segments:
+        unpacked = store.layout(segment.xorb).unpacked
+        first = last = None
+        for chunk in range(segment.start, segment.end):
+            size = unpacked[chunk + 1] - unpacked[chunk]
+            if position < end and position + size > start:
+                last = chunk + 1
+                if first is None:
+                    first = chunk
+                    skipped = skipped if terms else start - position
+            position += size
+        if first is not None and last is not None:
+            terms.append(Segment(segment.xorb, unpacked[last] - unpacked[first], first, last))
+    return terms, max(skipped, 0)
+
+
+def _check(call: Call, right: str) -> None:
+    token = call.headers.get("authorization", "").removeprefix("Bearer ").strip()
+    if right == "read" and token.startswith("write."):
+        right = "write"
+    _check_token(call, token, right)
+
+
+def _check_token(call: Call, token: str, right: str) -> None:
+    """Raises: HubError: 401, the token is made up, for something else, or has ended."""
+    given, _, rest = token.partition(".")
+    expiry, _, signature = rest.partition(".")
+    if (
+        given != right
+        or not expiry.isdigit()
+        or int(expiry) < time.time()
+        or not hmac.compare_digest(signature, _sign(call.hub.accounts.secret, right, int(expiry)))
+    ):
+        raise HubError(401, "This Xet token is not valid or has expired; ask for a new one")
+
+
+def _sign(secret: bytes, right: str, expiry: int) -> str:
+    return hmac.new(secret, f"xet:{right}:{expiry}".encode(), hashlib.sha256).hexdigest()
+
+
+def _hash(text: str) -> str:
+    if len(text) != 64 or not set(text) <= set("0123456789abcdef"):
+        raise bad_request(f"{text} is no Xet hash")
+    return text

@@ -1,0 +1,208 @@
+"""Handlers that put content into a repository: preupload and commit."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pygit2
+from starlette.responses import Response
+
+from . import gitstore
+from .discussions import new_pull_request, pull_request_of
+from .errors import HubError, bad_request, entry_not_found, revision_not_found
+from .registry import Repo, check_writer
+from .web import Call, ok
+
+_LARGEST_REGULAR_FILE = 10 * 1024 * 1024
+_MAX_PREUPLOAD_FILES = 256
+
+
+def check_may_upload(call: Call, repo: Repo, revision: str) -> None:
+    """Owners write everywhere; whoever can read may open a pull request and go on with their own.
+
+    Raises:
+        HubError: 401 or 403.
+    """
+    own_request = call.flag("create_pr") or (
+        call.viewer is not None and pull_request_of(repo, revision, call.viewer.user)
+    )
+    check_writer(call.viewer, call.viewer.user if own_request and call.viewer else repo.owner)
+
+
+def preupload(call: Call) -> Response:
+    repo = call.repo()
+    check_may_upload(call, repo, call.args["revision"])
+    git = gitstore.open_repo(repo.path)
+    at = gitstore.resolve(git, call.args["revision"])
+    wanted = call.json()
+    files = wanted.get("files")
+    if not isinstance(files, list):
+        raise bad_request('"files" must be an array')
+    if len(files) > _MAX_PREUPLOAD_FILES:
+        raise HubError(413, f"At most {_MAX_PREUPLOAD_FILES} files can be checked in one call")
+    rules = wanted.get("gitIgnore")
+    if rules is None:
+        rules = (gitstore.read_path(git, at, ".gitignore") or b"").decode("utf-8", "replace")
+    paths = [str(file["path"]) for file in files]
+    ignored = _ignored(str(rules), paths, call.hub.tmp)
+    rows = []
+    for path, file in zip(paths, files, strict=True):
+        large = int(file.get("size") or 0) > _LARGEST_REGULAR_FILE or _is_lfs(git, at, path)
+        existing = gitstore.find(git, at, path)
+        oid = existing and not existing.is_folder and (existing.lfs.sha256 if existing.lfs else existing.oid)
+        row = {"path": path, "uploadMode": "lfs" if large else "regular", "shouldIgnore": path in ignored}
+        rows.append({**row, "oid": oid} if oid else row)
+    return ok({"files": rows, "commitOid": str(at.id)})
+
+
+def commit(call: Call) -> Response:
+    repo = call.repo()
+    revision = call.args["revision"]
+    check_may_upload(call, repo, revision)
+    assert call.viewer is not None and call.upload is not None
+    git = gitstore.open_repo(repo.path)
+    if gitstore.branch_ref(git, revision) is None:
+        raise revision_not_found(revision)
+    wanted = _read(call, git, call.upload.path)
+    with call.hub.registry.lock(repo):
+        if not repo.path.is_dir():
+            raise HubError(404, "Repository not found", "RepoNotFound")
+        ref = gitstore.branch_ref(git, revision)
+        if ref is None:
+            raise revision_not_found(revision)
+        parent = git.references[ref].peel(pygit2.Commit)
+        if wanted.parent and not (len(wanted.parent) >= 7 and str(parent.id).startswith(wanted.parent)):
+            raise gitstore.stale_parent()
+        wanted.check_deletions(git, parent)
+        number = None
+        if call.flag("create_pr"):
+            number, ref = new_pull_request(
+                call, repo, wanted.title, wanted.description, str(parent.id), revision
+            )
+        oid = gitstore.commit(git, ref, parent, wanted.edits, call.viewer.user, wanted.message)
+    answer: dict[str, Any] = {
+        "success": True,
+        "commitOid": oid,
+        "commitUrl": f"{call.endpoint}/{repo.web_path}/commit/{oid}",
+        "hookOutput": "",
+    }
+    if number is not None:
+        answer["pullRequestUrl"] = f"{call.endpoint}/{repo.web_path}/discussions/{number}"
+    return ok(answer)
+
+
+@dataclass
+class _Wanted:
+    """What a commit's body asks for. Its blobs are in the repository already, though not yet reachable."""
+
+    title: str
+    description: str
+    parent: str | None
+    edits: dict[str, str | None] = field(default_factory=dict)
+    deletions: list[str] = field(default_factory=list)
+
+    @property
+    def message(self) -> str:
+        return f"{self.title}\n\n{self.description}" if self.description else self.title
+
+    def put(self, path: str, oid: str | None) -> None:
+        """Later edits win, so each one goes to the end."""
+        self.edits.pop(path, None)
+        self.edits[path] = oid
+
+    def delete(self, path: str) -> None:
+        if path not in self.edits:
+            self.deletions.append(path)
+        self.put(path, None)
+
+    def check_deletions(self, git: pygit2.Repository, at: pygit2.Commit) -> None:
+        """Raises: HubError: `EntryNotFound`, there is nothing to delete."""
+        for path in self.deletions:
+            if gitstore.find(git, at, path) is None:
+                error = entry_not_found(path)
+                error.message = f"A file with this name doesn't exist: {path}"
+                raise error
+
+
+def _read(call: Call, git: pygit2.Repository, body: Path) -> _Wanted:
+    """Reads the NDJSON line by line, so that only one file is in memory at a time."""
+    wanted: _Wanted | None = None
+    for key, value in _lines(body):
+        if key == "header":
+            parent = value.get("parentCommit")
+            title = str(value.get("summary") or "").strip()
+            if not title:
+                raise bad_request("A commit needs a summary")
+            wanted = _Wanted(title, str(value.get("description") or "").strip(), parent and str(parent))
+            continue
+        if wanted is None:
+            raise bad_request("A commit starts with its header")
+        path = gitstore.check_path(str(value.get("path") or "").rstrip("/"))
+        if key == "file":
+            wanted.put(path, str(git.create_blob(_content(value))))
+        elif key == "lfsFile":
+            wanted.put(path, str(git.create_blob(_pointer(call, path, value))))
+        elif key in ("deletedFile", "deletedFolder", "deletedEntry"):
+            wanted.delete(path)
+        else:
+            raise bad_request(f"Unknown operation in commit: {key}")
+    if wanted is None:
+        raise bad_request("A commit starts with its header")
+    return wanted
+
+
+def _lines(body: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    with body.open("rb") as file:
+        for line in file:
+            if not line.strip():
+                continue
+            try:
+                item = json.loads(line)
+                yield str(item["key"]), dict(item["value"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise bad_request("A commit's body must be lines of JSON with key and value") from error
+
+
+def _content(value: dict[str, Any]) -> bytes:
+    text = str(value.get("content") or "")
+    if value.get("encoding") != "base64":
+        return text.encode()
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise bad_request(f"The content of {value.get('path')} is no valid base64") from error
+
+
+def _pointer(call: Call, path: str, value: dict[str, Any]) -> bytes:
+    """Copies name no size, so it comes from the stored content."""
+    sha256 = str(value.get("oid"))
+    claimed = value.get("size")
+    size = call.hub.content.confirm(sha256, None if claimed is None else int(claimed))
+    if size is None:
+        raise bad_request(
+            "Your push was rejected because an LFS pointer pointed to a file that does not exist. "
+            f"Offending file: {path} (sha256 {sha256})"
+        )
+    return gitstore.pointer(sha256, size)
+
+
+def _is_lfs(git: pygit2.Repository, at: pygit2.Commit, path: str) -> bool:
+    flags = pygit2.enums.AttrCheck.INCLUDE_COMMIT | pygit2.enums.AttrCheck.NO_SYSTEM
+    return git.get_attr(path, "filter", flags, at.id) == "lfs"
+
+
+def _ignored(rules: str, paths: list[str], tmp: Path) -> set[str]:
+    """Paths that git would ignore by these rules; asked of git itself, in a throw-away folder."""
+    if not rules.strip():
+        return set()
+    with tempfile.TemporaryDirectory(dir=tmp) as folder:
+        git = pygit2.init_repository(folder)
+        (Path(folder) / ".gitignore").write_text(rules, encoding="utf-8")
+        return {path for path in paths if git.path_is_ignored(path)}

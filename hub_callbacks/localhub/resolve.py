@@ -1,0 +1,53 @@
+"""Handlers that serve files: HEAD, GET, ranges and conditional requests."""
+
+from __future__ import annotations
+
+import mimetypes
+from collections.abc import Iterator
+from urllib.parse import quote
+
+from starlette.responses import Response, StreamingResponse
+
+from . import gitstore
+from .errors import HubError, entry_not_found
+from .ranges import byte_range
+from .repos import check_gate
+from .web import Call
+
+
+def resolve(call: Call) -> Response:
+    repo = call.repo()
+    check_gate(call, repo)
+    git = gitstore.open_repo(repo.path)
+    at = gitstore.resolve(git, call.args["revision"])
+    entry = gitstore.lookup(git, at, call.args["path"])
+    if entry.is_folder:
+        raise entry_not_found(entry.path, str(at.id))
+    etag = f'"{entry.lfs.sha256 if entry.lfs else entry.oid}"'
+    name = entry.path.rsplit("/", 1)[-1]
+    headers = {
+        "X-Repo-Commit": str(at.id),
+        "ETag": etag,
+        "Accept-Ranges": "bytes",
+        "Content-Disposition": f"inline; filename*=UTF-8''{quote(name)}",
+        "Content-Type": mimetypes.guess_type(name)[0] or "application/octet-stream",
+    }
+    if entry.lfs:
+        headers |= {"X-Linked-Etag": etag, "X-Linked-Size": str(entry.size)}
+        if xet_hash := call.hub.content.xet_hash(entry.lfs.sha256):
+            route = f"{call.endpoint}/api/{repo.type}s/{repo.id}/xet-read-token/{at.id}"
+            headers |= {"X-Xet-Hash": xet_hash, "Link": f'<{route}>; rel="xet-auth"'}
+    if etag in call.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    start, end, status = byte_range(call, entry.size, etag)
+    headers["Content-Length"] = str(end - start)
+    if status == 206:
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{entry.size}"
+    if call.method == "HEAD":
+        return Response(status_code=status, headers=headers)
+    if entry.lfs is None:
+        return Response(gitstore.read(git, entry.oid)[start:end], status_code=status, headers=headers)
+    if call.hub.content.size(entry.lfs.sha256) is None:
+        raise HubError(404, f"The content of {entry.path} is not on this hub", "EntryNotFound")
+    chunks: Iterator[bytes] = call.hub.content.read(entry.lfs.sha256, start, end)
+    return StreamingResponse(chunks, status_code=status, headers=headers)

@@ -1,0 +1,72 @@
+"""The routing table: each address of the Hub that this one answers, and the name of the operation behind it."""
+
+from __future__ import annotations
+
+from . import cards, cas, commits, discussions, history, lfs, repos, resolve
+from .web import Route, route
+
+_API = "/api/{kind}/{repo}"
+
+ROUTES: tuple[Route, ...] = (
+    route("GET", "/api/whoami-v2", repos.whoami),
+    route("POST", "/api/validate-yaml", cards.validate_yaml),
+    route("POST", "/api/repos/create", repos.create_repo),
+    route("DELETE", "/api/repos/delete", repos.delete_repo),
+    route("POST", "/api/repos/move", repos.move_repo),
+    route("GET", "/api/{kind}", repos.list_repos),
+    # Content
+    route("POST", f"{_API}/preupload/{{revision}}", commits.preupload),
+    route("POST", f"{_API}/commit/{{revision}}", commits.commit, body="file"),
+    route("GET", f"{_API}/xet-(?P<access>read|write)-token/{{revision}}", cas.xet_token),
+    route("POST", "/{prefix}{repo}.git/info/lfs/objects/batch", lfs.lfs_batch),
+    route("PUT", "/lfs/{sha256}", lfs.lfs_put, body="hashed"),
+    route("PUT", r"/lfs/{sha256}/parts/(?P<part>\d+)", lfs.lfs_put_part, "lfs_put", body="hashed"),
+    route("POST", "/lfs/{sha256}/complete", lfs.lfs_complete),
+    route("POST", "/lfs/{sha256}/verify", lfs.lfs_verify),
+    route("POST", f"{_API}/lfs-files/duplicate", lfs.lfs_duplicate),
+    route("POST", "/xet/v1/xorbs/[^/]+/{hash}", cas.put_xorb, "xet_put", body="file"),
+    route("POST", "/xet(?:/v1)?/shards", cas.put_shard, "xet_put", body="hashed"),
+    route("GET", "/xet/v1/reconstructions/{hash}", cas.reconstruction, "xet_get"),
+    route("GET", "/xet/xorbs/{hash}", cas.get_xorb, "xet_get"),
+    # Reading
+    route("GET|HEAD", "/{prefix}{repo}/(?:resolve|raw)/{revision}/{path}", resolve.resolve),
+    route("GET", f"{_API}/tree/{{revision}}(?:/{{path}})?", history.tree),
+    route("POST", f"{_API}/paths-info/{{revision}}", history.paths_info),
+    route("GET", f"{_API}/commits/{{revision}}", history.commits),
+    # Refs and history
+    route("GET", f"{_API}/refs", history.refs),
+    route("POST", f"{_API}/branch/{{branch}}", history.create_branch),
+    route("DELETE", f"{_API}/branch/{{branch}}", history.delete_branch),
+    route("POST", f"{_API}/tag/{{revision}}", history.create_tag),
+    route("DELETE", f"{_API}/tag/{{tag}}", history.delete_tag),
+    route("POST", f"{_API}/super-squash/{{branch}}", history.super_squash),
+    route("GET", f"{_API}/lfs-files", history.lfs_files),
+    route("POST", f"{_API}/lfs-files/batch", history.delete_lfs_files),
+    # Discussions and pull requests
+    route("POST", f"{_API}/discussions", discussions.create_discussion),
+    route("GET", f"{_API}/discussions", discussions.list_discussions),
+    route("GET", rf"{_API}/discussions/(?P<number>\d+)", discussions.discussion_details),
+    route("POST", rf"{_API}/discussions/(?P<number>\d+)/merge", discussions.merge_pull_request),
+    route("POST", rf"{_API}/discussions/(?P<number>\d+)/{{resource}}", discussions.change_discussion),
+    # The repository itself; last, as an id may have one part or two
+    route("PUT", f"{_API}/settings", repos.update_settings),
+    route("GET", f"{_API}/auth-check", repos.auth_check),
+    route("GET", f"{_API}/auth-check/write", repos.auth_check_write),
+    route("GET", f"{_API}/revision/{{revision}}", repos.repo_info),
+    route("GET", _API, repos.repo_info),
+)
+
+OPERATIONS = frozenset(entry.operation for entry in ROUTES)
+
+
+def find_route(method: str, path: str) -> tuple[Route, dict[str, str]] | None:
+    """The row for a request, with the parts of its path, still percent-encoded.
+
+    Args:
+        method: HTTP method.
+        path: The path as sent, without the query.
+    """
+    for entry in ROUTES:
+        if method in entry.methods and (match := entry.pattern.fullmatch(path)):
+            return entry, {name: value for name, value in match.groupdict().items() if value is not None}
+    return None

@@ -1,0 +1,184 @@
+"""What a handler gets (`Call`) and the routing table's row (`Route`)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import parse_qs, quote
+
+from starlette.responses import JSONResponse, Response
+
+from .accounts import Accounts, Identity
+from .content import ContentStore
+from .errors import bad_request
+from .registry import Registry, Repo
+
+BodyKind = Literal["memory", "file", "hashed"]
+"""Whether a route takes its body in memory, as a file, or as a file with its sha256."""
+
+
+@dataclass(frozen=True)
+class Hub:
+    """The state that all handlers share; `lfs_part_size` in bytes, larger LFS uploads come in parts."""
+
+    accounts: Accounts
+    registry: Registry
+    content: ContentStore
+    tmp: Path
+    lfs_part_size: int
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A request body that was streamed to a temporary file; it is deleted after the call if still there."""
+
+    path: Path
+    size: int
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request.
+
+    Args:
+        hub: The shared state.
+        method: HTTP method.
+        path: The path as sent, still percent-encoded.
+        args: The named, decoded parts of the path.
+        query: Query parameters.
+        headers: Request headers, names in lower case.
+        endpoint: The hub's address as this client sees it.
+        viewer: Who is calling; None for anonymous.
+        body: The whole body, for routes that take it in memory.
+        upload: The streamed body, for routes that take a file.
+    """
+
+    hub: Hub
+    method: str
+    path: str
+    args: Mapping[str, str]
+    query: Mapping[str, list[str]]
+    headers: Mapping[str, str]
+    endpoint: str
+    viewer: Identity | None
+    body: bytes = b""
+    upload: Upload | None = None
+
+    def param(self, name: str, default: str | None = None) -> str | None:
+        """A query parameter's last value; `name[]` counts as `name`."""
+        values = self.params(name)
+        return values[-1] if values else default
+
+    def params(self, name: str) -> list[str]:
+        return [*self.query.get(name, []), *self.query.get(f"{name}[]", [])]
+
+    def flag(self, name: str) -> bool:
+        return (self.param(name) or "").lower() in ("1", "true")
+
+    def json(self) -> dict[str, Any]:
+        """The JSON object in the body; an absent body is an empty one."""
+        try:
+            value = json.loads(self.body) if self.body else {}
+        except ValueError as error:
+            raise bad_request(f"The request's body is no valid JSON: {error}") from error
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            raise bad_request("The request's body must be a JSON object")
+        return value
+
+    def form(self) -> Mapping[str, list[str]]:
+        return parse_qs(self.body.decode(), keep_blank_values=True)
+
+    @property
+    def kind(self) -> str:
+        """The repository type that the path names: "model", "dataset" or "space"."""
+        return (self.args.get("kind") or "models").removesuffix("s")
+
+    def repo(self) -> Repo:
+        """The path's repository, if the caller may see it."""
+        return self.hub.registry.get(self.kind, self.args["repo"], self.viewer)
+
+    def writable_repo(self) -> Repo:
+        """The path's repository, if the caller may change it."""
+        return self.hub.registry.writable(self.kind, self.args["repo"], self.viewer)
+
+
+Handler = Callable[[Call], Response]
+
+
+@dataclass(frozen=True)
+class Route:
+    """A method and a pattern over the percent-encoded path, and who answers."""
+
+    methods: tuple[str, ...]
+    pattern: re.Pattern[str]
+    handler: Handler
+    operation: str
+    body: BodyKind = "memory"
+
+
+_PARTS = {
+    "kind": r"(?P<kind>models|datasets|spaces)",
+    "prefix": r"(?:(?P<kind>datasets|spaces)/)?",
+    "repo": r"(?P<repo>[^/]+(?:/[^/]+)?)",
+    "path": r"(?P<path>.+)",
+}
+
+
+def route(
+    methods: str, template: str, handler: Handler, operation: str | None = None, body: BodyKind = "memory"
+) -> Route:
+    """Builds a row of the table.
+
+    Args:
+        methods: Such as `"GET|HEAD"`.
+        template: A path with `{name}` for one segment, and `{kind}`, `{prefix}`, `{repo}`, `{path}`.
+        handler: Answers the call.
+        operation: Its name in the request log and in faults; the handler's name where left out.
+        body: How the handler takes the body.
+    """
+    pattern = re.sub(r"\{(\w+)\}", lambda m: _PARTS.get(m.group(1), rf"(?P<{m.group(1)}>[^/]+)"), template)
+    name = operation or handler.__name__
+    return Route(tuple(methods.split("|")), re.compile(pattern), handler, name, body)
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page of a list and the number at which the next one starts."""
+
+    items: list[Any] = field(default_factory=list)
+    next_start: int | None = None
+
+
+def paginate(call: Call, items: Iterator[Any], size: int) -> Page:
+    """Cuts the page that the `cursor` parameter asks for out of a list."""
+    start = int(call.param("cursor") or 0)
+    page: list[Any] = []
+    for index, item in enumerate(items):
+        if index >= start + size:
+            return Page(page, index)
+        if index >= start:
+            page.append(item)
+    return Page(page)
+
+
+def page_response(call: Call, page: Page, rows: list[Any]) -> Response:
+    """Answers with rows and, where there are more, the `Link` to the next page."""
+    headers = {}
+    if page.next_start is not None:
+        pairs = [(key, value) for key, values in call.query.items() for value in values if key != "cursor"]
+        query = "&".join(f"{quote(key)}={quote(value)}" for key, value in pairs)
+        url = f"{call.endpoint}{call.path}?{query}{'&' if query else ''}cursor={page.next_start}"
+        headers["Link"] = f'<{url}>; rel="next"'
+    return JSONResponse(rows, headers=headers)
+
+
+def ok(value: Any = None) -> Response:
+    """A JSON answer; an empty object where there is nothing to say."""
+    return JSONResponse({} if value is None else value)

@@ -1,0 +1,135 @@
+"""A push as it stands on disk: what its `manifest.json` says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from .plan import CARD
+from .snapshot import Frozen
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+CARD_FACTS = "card.json"
+"""What the card is rendered from."""
+LOCAL_CARD = "README.local.md"
+"""README.md of `output_dir`, or of the checkpoint, as it was when the push was made."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where pushes of a run go.
+
+    Args:
+        repo_id: `"owner/name"`, or `"name"` for a repository of the token's user.
+        revision: Branch; `None` is `main`.
+        private: Visibility if the repository has to be created; `None` takes the Hub's default.
+    """
+
+    repo_id: str
+    revision: str | None = None
+    private: bool | None = None
+
+
+@dataclass(frozen=True)
+class PushPart:
+    """A `plan.Part` with its files frozen.
+
+    Args:
+        files: Path in the repository → the frozen file.
+    """
+
+    slot: str
+    files: dict[str, Frozen]
+    prefix: str = ""
+    whole_folder: bool = False
+
+
+@dataclass(frozen=True)
+class Push:
+    """One commit to be, complete on disk.
+
+    Args:
+        id: Its number in the outbox, which is the order of pushes, with leading zeros.
+        folder: Where its files are.
+        run: Identifier of the run that made it.
+        created: Seconds since the epoch.
+        step: Optimizer step that the files belong to.
+        message: Title of the commit.
+        description: Text of the commit below the title.
+        has_card: Whether the model card goes along.
+        keep: Whether a newer push may not take over parts of it (`hub_always_push`).
+    """
+
+    id: str
+    folder: Path
+    run: str
+    created: float
+    target: Target
+    step: int
+    message: str
+    description: str = ""
+    parts: tuple[PushPart, ...] = ()
+    has_card: bool = False
+    keep: bool = False
+
+    @property
+    def slots(self) -> frozenset[str]:
+        slots = {part.slot for part in self.parts}
+        return frozenset(slots | {CARD} if self.has_card else slots)
+
+    @property
+    def size(self) -> int:
+        """Bytes that the push keeps on disk; a file that goes to two places counts once."""
+        return sum({frozen.stored: frozen.size for frozen in self.frozen()}.values())
+
+    def frozen(self) -> Iterator[Frozen]:
+        for part in self.parts:
+            yield from part.files.values()
+
+    def without(self, slots: frozenset[str]) -> Push:
+        """The same push without the parts that a newer one has taken over."""
+        return replace(
+            self,
+            parts=tuple(part for part in self.parts if part.slot not in slots),
+            has_card=self.has_card and CARD not in slots,
+        )
+
+
+def dump(push: Push) -> str:
+    values = asdict(push)
+    del values["id"], values["folder"]
+    return json.dumps({"format": FORMAT, **values}, ensure_ascii=False)
+
+
+def load(folder: Path) -> Push:
+    """Reads the push in `folder`.
+
+    Raises:
+        ValueError: when it is not one that this version can read, with why.
+        OSError: when it cannot be read.
+    """
+    values: Any = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
+        raise ValueError(f"{MANIFEST} is not of format {FORMAT}")
+    try:
+        parts = tuple(
+            PushPart(**{**part, "files": {path: Frozen(**file) for path, file in part["files"].items()}})
+            for part in values.pop("parts")
+        )
+        push = Push(
+            id=folder.name,
+            folder=folder,
+            target=Target(**values.pop("target")),
+            parts=parts,
+            **values,
+        )
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{MANIFEST} is damaged: {error!r}") from None
+    for frozen in push.frozen():
+        if Path(frozen.stored).is_absolute() or ".." in Path(frozen.stored).parts:
+            raise ValueError(f"{MANIFEST} names a file outside of the push: {frozen.stored!r}")
+    return push

@@ -1,0 +1,189 @@
+"""The durable queue between the training process and the pusher: a folder in `output_dir`.
+
+    _hub_sync/
+        pushes/000001/      a push: manifest.json, files/, card.json; there as a whole or not at all
+        staging/            pushes in the making; whatever a crash left here is swept away
+        set-aside/          entries that nobody can read, kept for a person to look at
+        ledger.jsonl        what became of each push
+        cards/              the card as it was pushed last, for each repository and branch
+        drainer.lock        held by the one process that sends
+
+A push is written under `staging/` and renamed, which is atomic; after a kill it is wholly there or not. No
+token is ever written here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from filelock import FileLock
+
+from . import ledger
+from .errors import OutboxError
+from .manifest import MANIFEST, Push, Target, dump, load
+
+logger = logging.getLogger(__name__)
+
+
+class Outbox:
+    """The outbox in the folder `root`, which is made when the first push comes."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        self.pushes = self.root / "pushes"
+        self.staging = self.root / "staging"
+        self.set_aside_folder = self.root / "set-aside"
+        self.cards = self.root / "cards"
+        self.ledger = ledger.Ledger(self.root / "ledger.jsonl")
+        self._read: dict[str, Push] = {}
+        self._newest: int | None = None
+        self._seen = ledger.Ledger(self.ledger.path)
+
+    def lock(self) -> FileLock:
+        """The lock of the one process that sends; not acquired yet."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.root / "drainer.lock")
+
+    @contextlib.contextmanager
+    def stage(self) -> Iterator[Path]:
+        """A folder to put the files of a push into; removed at the end unless `submit` has taken it.
+
+        Raises:
+            OutboxError: when the disk cannot take it.
+        """
+        try:
+            for folder in (self.pushes, self.staging):
+                folder.mkdir(parents=True, exist_ok=True)
+            staged = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=self.staging))
+        except OSError as error:
+            raise OutboxError(error.errno, f"{self.root} cannot be written to: {error.strerror}") from error
+        try:
+            yield staged
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+
+    def submit(self, staged: Path, push: Push) -> Push:
+        """Makes a staged folder the newest push of the queue.
+
+        Args:
+            staged: The folder that `stage` gave, with all the files in it.
+            push: What it is; `id` and `folder` are set here.
+
+        Raises:
+            OSError: when the disk cannot take it.
+        """
+        (staged / MANIFEST).write_text(dump(push), encoding="utf-8")
+        while True:
+            number = self._newest_number() + 1
+            folder = self.pushes / f"{number:06d}"
+            try:
+                staged.rename(folder)
+            except OSError:
+                if not folder.exists():
+                    raise
+                self._newest = number
+                continue
+            self._newest = number
+            push = replace(push, id=folder.name, folder=folder)
+            self.record(ledger.Entry(push.id, ledger.QUEUED, message=push.message))
+            return push
+
+    def pending(self) -> list[Push]:
+        """The pushes that have not been sent, oldest first. What cannot be read is set aside."""
+        pushes = []
+        for name in self._names():
+            if name not in self._read:
+                try:
+                    self._read[name] = load(self.pushes / name)
+                except FileNotFoundError:
+                    if (self.pushes / name).exists():
+                        self.set_aside(name, f"{MANIFEST} is missing")
+                    continue
+                except (ValueError, OSError) as error:
+                    self.set_aside(name, str(error))
+                    continue
+            pushes.append(self._read[name])
+        return pushes
+
+    def remove(self, push_id: str) -> None:
+        """Takes a push out of the queue; its files are gone with it."""
+        self._read.pop(push_id, None)
+        shutil.rmtree(self.pushes / push_id, ignore_errors=True)
+
+    def set_aside(self, name: str, why: str) -> None:
+        """Moves an entry that nobody can read out of the way of the others."""
+        self.set_aside_folder.mkdir(parents=True, exist_ok=True)
+        place = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.set_aside_folder)) / name
+        (self.pushes / name).rename(place)
+        logger.warning(
+            "%s is not a push that can be sent (%s). It was moved to %s; the others are not affected.",
+            self.pushes / name,
+            why,
+            place,
+        )
+
+    def record(self, entry: ledger.Entry) -> None:
+        """Writes to the ledger; a disk that cannot take it is reported and stops nothing."""
+        try:
+            self.ledger.append(entry)
+        except OSError as error:
+            logger.warning("%s could not be written: %s", self.ledger.path, error)
+
+    def card_memory(self, target: Target, which: str) -> Path:
+        """Where a text of the card is remembered from one push to the next.
+
+        Args:
+            which: `"pushed"`, the card as it was pushed last, or `"local"`, the local README.md of then.
+        """
+        place = hashlib.sha256(f"{target.repo_id}@{target.revision}".encode()).hexdigest()[:16]
+        return self.cards / f"{place}.{which}.md"
+
+    def sweep(self) -> None:
+        """Removes what finished pushes and crashed processes left. Only for the holder of the lock."""
+        latest = self.ledger.latest()
+        for name in self._names():
+            if name in latest and latest[name].state in ledger.FINAL:
+                self.remove(name)
+        for staged in _listdir(self.staging):
+            process = staged.split("-")[0]
+            if process.isdigit() and not _is_alive(int(process)):
+                shutil.rmtree(self.staging / staged, ignore_errors=True)
+
+    def _names(self) -> list[str]:
+        return sorted((name for name in _listdir(self.pushes) if not name.startswith(".")), key=_number)
+
+    def _newest_number(self) -> int:
+        """The highest number ever given, by this process or another; only what is new is read."""
+        if self._newest is None:
+            self._newest = max(map(_number, self._names()), default=0)
+        self._newest = max(self._newest, *(_number(entry.push) for entry in self._seen.new_entries()), 0)
+        return self._newest
+
+
+def _listdir(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []
+
+
+def _number(name: str) -> int:
+    return int(name) if name.isdecimal() else 0
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -1,0 +1,190 @@
+"""What goes where under which message: the meaning of `hub_strategy`, in pure functions.
+
+A push is made of *parts*. A part is what a newer push takes over as a whole: the model at the root of the
+repository, the card, the folder `last-checkpoint/`, one folder `checkpoint-N/`, other files of `output_dir`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+MODEL = "model"
+CARD = "card"
+OUTPUTS = "outputs"
+LAST_CHECKPOINT = "last-checkpoint"
+
+INCOMPLETE_MARKER = "checkpoint-is-incomplete.txt"
+"""Stands in a checkpoint folder while the Trainer (`enable_jit_checkpoint`) still writes to it."""
+
+# What the Trainer, accelerate, FSDP and DeepSpeed write into a checkpoint to continue training, and nobody
+# needs to load the model (transformers/trainer.py: *_NAME constants, accelerate/utils/constants.py).
+_TRAINING_STATE = re.compile(
+    r"""(
+      optimizer([-_.].*)?\.(pt|bin|safetensors) | optimizer(_\d+)?/.* | optimizer_\d+/.*
+    | scheduler([-_.].*)?\.(pt|bin)
+    | scaler([-_.].*)?\.pt
+    | (rng_state|random_states)([-_.].*)?\.(pth|pkl)
+    | trainer_state\.json
+    | pytorch_model_fsdp_\d+/.*
+    | global_step\d+/.* | latest | zero_to_fp32\.py
+    | user_content\.pt
+    | checkpoint-is-incomplete\.txt
+    )""",
+    re.VERBOSE,
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Files of one folder under one place in the repository.
+
+    Args:
+        slot: Name of what a newer push with the same slot takes over as a whole.
+        source: Folder that the files are in.
+        files: Their paths relative to `source`, with `/`.
+        prefix: Folder of the repository that they go to; empty for the root.
+        whole_folder: Whether files that stand under `prefix` and are not among `files` are deleted in the
+            same commit.
+    """
+
+    slot: str
+    source: Path
+    files: tuple[str, ...]
+    prefix: str = ""
+    whole_folder: bool = False
+
+    def path_in_repo(self, file: str) -> str:
+        return f"{self.prefix}/{file}" if self.prefix else file
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One commit to be.
+
+    Args:
+        message: Title of the commit.
+        step: Optimizer step that the files belong to.
+        parts: What is pushed; the card is rendered by the pusher and is no part here.
+        card: Whether the model card goes along.
+    """
+
+    message: str
+    step: int
+    parts: tuple[Part, ...] = ()
+    card: bool = True
+
+
+def is_training_state(file: str) -> bool:
+    """Whether a file of a checkpoint folder (relative path, with `/`) serves only to continue training."""
+    return _TRAINING_STATE.fullmatch(file) is not None
+
+
+def list_files(folder: Path) -> tuple[str, ...]:
+    """Relative paths, with `/`, of all files below a folder, sorted; hidden folders are left out."""
+    found = []
+    for path in folder.rglob("*"):
+        relative = path.relative_to(folder)
+        if path.is_file() and not any(part.startswith(".") for part in relative.parts[:-1]):
+            found.append(relative.as_posix())
+    return tuple(sorted(found))
+
+
+def model_part(source: Path, files: Iterable[str]) -> Part:
+    """The loadable model at the root of the repository: all of a checkpoint but its training state.
+
+    Its README (PEFT, sentence-transformers and others write one) is left to the card.
+    """
+    return Part(MODEL, source, tuple(f for f in files if not is_training_state(f) and f != "README.md"))
+
+
+def checkpoint_part(source: Path, files: Iterable[str], prefix: str) -> Part:
+    return Part(
+        slot=prefix,
+        source=source,
+        files=tuple(f for f in files if f != INCOMPLETE_MARKER),
+        prefix=prefix,
+        whole_folder=True,
+    )
+
+
+def plan_output_dir(output_dir: Path, model_files: Collection[str], step: int, message: str) -> Plan:
+    """What a script's final push takes from `output_dir`: the model, and results, predictions and logs beside it.
+
+    Names that start with `_`, checkpoints and hidden files stay here, as with the Trainer's own upload.
+
+    Args:
+        model_files: Those of the files that belong to the model; the rest is a part of its own.
+    """
+    files = [f for f in list_files(output_dir) if not f.startswith(("_", ".", "checkpoint-")) and f != "README.md"]
+    model = tuple(file for file in files if file in model_files)
+    rest = tuple(file for file in files if file not in model_files)
+    parts = (Part(MODEL, output_dir, model), Part(OUTPUTS, output_dir, rest))
+    return Plan(message, step, tuple(part for part in parts if part.files))
+
+
+def plan_save(strategy: str, checkpoint: Path, step: int, message: str) -> Plan | None:
+    """What a save pushes; `None` where the strategy waits for the end."""
+    if strategy == "end":
+        return None
+    files = list_files(checkpoint)
+    parts = [model_part(checkpoint, files)]
+    if strategy == "checkpoint":
+        parts.append(checkpoint_part(checkpoint, files, LAST_CHECKPOINT))
+    elif strategy == "all_checkpoints":
+        parts.append(checkpoint_part(checkpoint, files, checkpoint.name))
+    return Plan(message, step, tuple(parts))
+
+
+def plan_evaluate(strategy: str, step: int, message: str) -> Plan | None:
+    """What an evaluation without a save pushes: the card alone."""
+    return None if strategy == "end" else Plan(message, step)
+
+
+def plan_end(final_model: Path, step: int, message: str = "End of training") -> Plan:
+    """What the end of training pushes, whatever the strategy.
+
+    Args:
+        final_model: Folder that holds the final weights, loadable; a checkpoint that holds them will do.
+    """
+    return Plan(message, step, (model_part(final_model, list_files(final_model)),))
+
+
+def progress_message(unit: Literal["step", "epoch"], step: int, epoch: float | None) -> str:
+    """The title of a commit during training, as the Trainer words it."""
+    if unit == "epoch" and epoch is not None:
+        return f"Training in progress, epoch {int(epoch)}"
+    return f"Training in progress, step {step}"
+
+
+_SHARD = re.compile(
+    r"(?P<stem>.+)-\d{5}-of-\d{5}\.(safetensors|bin)|(?P<index>.+)\.(safetensors|bin)\.index\.json"
+)
+
+
+def stale_shards(new: Iterable[str], remote: Iterable[str]) -> list[str]:
+    """Weight shards at the root of a repository that an earlier, differently sharded save left there.
+
+    They would be downloaded, or even loaded, in place of the new weights.
+
+    Args:
+        new: Paths in the repository that a push writes.
+        remote: Paths that are there.
+    """
+    written = set(new)
+    stems = {_stem(path) for path in written} - {None}
+    return [path for path in remote if path not in written and _SHARD.fullmatch(path) and _stem(path) in stems]
+
+
+def _stem(path: str) -> str | None:
+    """`model` for model.safetensors, model-00001-of-00002.safetensors and model.safetensors.index.json."""
+    if "/" in path:
+        return None
+    shard = _SHARD.fullmatch(path)
+    if shard:
+        return shard["stem"] or shard["index"]
+    name = PurePosixPath(path)
+    return name.stem if name.suffix in (".safetensors", ".bin") else None

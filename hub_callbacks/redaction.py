@@ -1,0 +1,80 @@
+"""What must never leave: tokens and keys.
+
+The Trainer writes `hub_token` in clear into `training_args.bin`. That file is written anew when it is
+snapshotted; every other small file is looked through by the pusher before the first byte goes out.
+"""
+
+from __future__ import annotations
+
+import copy
+import fnmatch
+import io
+import re
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+TRAINING_ARGS = "training_args.bin"
+SCAN_BELOW = 5 * 1024 * 1024
+"""Bytes up to which a file is looked through."""
+
+_NEVER = (".env", ".env.*", "*.pem", "*.key", "*.p12", "*.pfx", "id_rsa*", "id_ed25519*", "id_ecdsa*", ".netrc",
+          ".git-credentials", "*.kdbx", "credentials.json", "token")  # fmt: skip
+
+# Prefixes and lengths as their issuers document them.
+_SHAPES = {
+    "a Hugging Face token": rb"\bhf_[A-Za-z0-9]{30,}\b|\bapi_org_[A-Za-z0-9]{30,}\b",
+    "an AWS access key": rb"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",
+    "a GitHub token": rb"\b(?:ghp|gho|ghu|ghs|ghr)_[A-Za-z0-9]{36}\b|\bgithub_pat_[A-Za-z0-9_]{60,}\b",
+    "an OpenAI or Anthropic key": rb"\bsk-(?:ant-|proj-)?[A-Za-z0-9_-]{32,}\b",
+    "a Google API key": rb"\bAIza[0-9A-Za-z_-]{35}\b",
+    "a Slack token": rb"\bxox[abprs]-[0-9A-Za-z-]{10,}\b",
+    "a Weights & Biases key": rb"(?i:wandb[_-]?api[_-]?key)\W{1,5}[0-9a-f]{40}\b|\bwandb_v1_[A-Za-z0-9_]{40,}",
+    "a private key": rb"-----BEGIN (?:[A-Z]+ )?PRIVATE KEY-----",
+}
+_PATTERNS = {name: re.compile(pattern) for name, pattern in _SHAPES.items()}
+
+
+def secret_in(path: str, file: Path, tokens: Iterable[str] = ()) -> str | None:
+    """What kind of secret a file is or holds; `None` when nothing was found.
+
+    Args:
+        path: Its path in the repository; some names never go out.
+        file: Where it lies.
+        tokens: Tokens in use, looked for to the letter.
+    """
+    name = PurePosixPath(path).name
+    if any(fnmatch.fnmatchcase(name, pattern) for pattern in _NEVER):
+        return "a file that is for secrets by its name"
+    if file.stat().st_size > SCAN_BELOW:
+        return None
+    content = file.read_bytes()
+    if any(token.encode() in content for token in tokens if len(token) > 7):
+        return "the token in use"
+    return next((kind for kind, pattern in _PATTERNS.items() if pattern.search(content)), None)
+
+
+def hide(text: str, tokens: Iterable[str | None]) -> str:
+    """`text` without the tokens in use, and without anything in the shape of a Hugging Face token."""
+    for token in tokens:
+        if token:
+            text = text.replace(token, "[token]")
+    return re.sub(r"\bhf_[A-Za-z0-9]{30,}\b", "[token]", text)
+
+
+def has_token(args: Any) -> bool:
+    """Whether `TrainingArguments` hold a token in any `*_token` field."""
+    return any(value for name, value in vars(args).items() if name.endswith("_token"))
+
+
+def training_args_without_tokens(args: Any) -> bytes:
+    """`training_args.bin` as the Trainer writes it, with every `*_token` set to `None`."""
+    import torch
+
+    clean = copy.copy(args)
+    for name in vars(args):
+        if name.endswith("_token"):
+            object.__setattr__(clean, name, None)
+    buffer = io.BytesIO()
+    torch.save(clean, buffer)
+    return buffer.getvalue()

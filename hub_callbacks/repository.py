@@ -1,0 +1,200 @@
+"""The one module that talks to huggingface_hub: repository, branch, commit, and what is there already."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import (
+    CommitInfo,
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    get_session,
+    get_token,
+    hf_hub_download,
+)
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+from huggingface_hub.hf_api import RepoFile
+
+from .manifest import Target
+
+CONNECT_TIMEOUT = 20.0  # seconds
+
+
+class NotABranch(Exception):
+    """`hub_revision` names something that cannot be pushed to."""
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A repository and branch as they are at one commit.
+
+    Args:
+        repo_id: With its owner.
+        revision: Branch.
+        head: Identifier of the commit.
+        root: Paths of the files at the root.
+    """
+
+    repo_id: str
+    revision: str
+    head: str
+    root: frozenset[str]
+
+
+class Repository:
+    """Calls to the Hub with the newest token there is.
+
+    Args:
+        given_token: Looks up the token that the user set; `None` leaves it to huggingface_hub, which reads
+            `HF_TOKEN` or the file of `hf auth login`. Asked anew for each call.
+        request_timeout: Seconds that a request may go on without a byte in either direction.
+    """
+
+    def __init__(
+        self, given_token: Callable[[], str | None] = lambda: None, request_timeout: float = 120.0
+    ) -> None:
+        self._given_token = given_token
+        self._ensured: dict[tuple[Target, str | None], str] = {}
+        self._api = HfApi(library_name="hub_callbacks")
+        _limit_requests(request_timeout)
+
+    @property
+    def token(self) -> str | None:
+        return self._given_token() or get_token()
+
+    @property
+    def address(self) -> str:
+        return self._api.endpoint
+
+    def ensure(self, target: Target) -> str:
+        """Creates the repository and the branch if they are missing.
+
+        Returns:
+            The repository's name with its owner.
+
+        Raises:
+            NotABranch: when the revision is a tag or a commit.
+        """
+        key = (target, self.token)
+        if key not in self._ensured:
+            url = self._api.create_repo(target.repo_id, private=target.private, exist_ok=True, token=self.token)
+            if target.revision not in (None, "main"):
+                self._ensure_branch(url.repo_id, target.revision)
+            self._ensured[key] = url.repo_id
+        return self._ensured[key]
+
+    def forget(self) -> None:
+        """The repository or branch may be gone: the next `ensure` asks the Hub again."""
+        self._ensured.clear()
+
+    def _ensure_branch(self, repo_id: str, branch: str) -> None:
+        refs = self._api.list_repo_refs(repo_id, token=self.token)
+        if branch in {ref.name for ref in refs.branches} or branch.startswith("refs/pr/"):
+            return
+        if branch in {ref.name for ref in refs.tags}:
+            raise NotABranch(
+                f"{branch!r} is a tag of {repo_id}, and only a branch can be pushed to. "
+                "Set hub_revision to another name."
+            )
+        if len(branch) == 40 and all(character in "0123456789abcdef" for character in branch):
+            raise NotABranch(
+                f"{branch!r} is the identifier of a commit, and only a branch can be pushed to. "
+                "Set hub_revision to the name of one."
+            )
+        self._api.create_branch(repo_id, branch=branch, exist_ok=True, token=self.token)
+
+    def look(self, target: Target) -> Remote:
+        """The state of the branch, to build a commit on."""
+        repo_id = self.ensure(target)
+        revision = target.revision or "main"
+        head = self._api.repo_info(repo_id, revision=revision, token=self.token).sha
+        assert head is not None
+        return Remote(repo_id, revision, head, frozenset(self._list(repo_id, head, None)))
+
+    def files_below(self, remote: Remote, folder: str) -> list[str]:
+        """Paths of all files under a folder, at the commit of `remote`; empty when there is no such folder."""
+        try:
+            return self._list(remote.repo_id, remote.head, folder)
+        except EntryNotFoundError:
+            return []
+
+    def _list(self, repo_id: str, revision: str, folder: str | None) -> list[str]:
+        tree = self._api.list_repo_tree(
+            repo_id, folder, recursive=folder is not None, revision=revision, token=self.token
+        )
+        return [entry.path for entry in tree if isinstance(entry, RepoFile)]
+
+    def read_text(self, remote: Remote, path: str) -> str:
+        """The text of a file at the commit of `remote`."""
+        with tempfile.TemporaryDirectory() as cache:
+            file = hf_hub_download(
+                remote.repo_id,
+                path,
+                revision=remote.head,
+                cache_dir=cache,
+                token=self.token,
+                library_name="hub_callbacks",
+            )
+            return Path(file).read_text(encoding="utf-8", errors="replace")
+
+    def commit(
+        self,
+        remote: Remote,
+        additions: dict[str, Path | bytes],
+        deletions: Iterable[str],
+        message: str,
+        description: str,
+        *,
+        on_this_head: bool,
+    ) -> CommitInfo:
+        """Makes one commit. What is there already with the same content is not sent again.
+
+        Args:
+            additions: Path in the repository → local file or content.
+            deletions: Paths in the repository.
+            on_this_head: Refuse (412) when the branch has moved since `remote` was read.
+        """
+        operations: list[CommitOperationAdd | CommitOperationDelete] = [
+            CommitOperationAdd(path, content) for path, content in additions.items()
+        ]
+        operations += [CommitOperationDelete(path, is_folder=False) for path in deletions]
+        return self._api.create_commit(
+            remote.repo_id,
+            operations,
+            commit_message=message,
+            commit_description=description,
+            revision=remote.revision,
+            parent_commit=remote.head if on_this_head else None,
+            token=self.token,
+        )
+
+
+def _limit_requests(seconds: float) -> None:
+    """Sets a time-out for the client's requests: on its own it waits for an answer for ever."""
+    session = get_session()
+    if hasattr(session, "timeout"):  # an httpx client: huggingface_hub 1 and newer
+        session.timeout = type(session.timeout)(seconds, connect=CONNECT_TIMEOUT)
+        return
+    import requests
+    from huggingface_hub import configure_http_backend
+
+    class Session(requests.Session):
+        def request(self, *args, **kwargs):  # type: ignore[no-untyped-def]
+            kwargs["timeout"] = kwargs.get("timeout") or (CONNECT_TIMEOUT, seconds)
+            return super().request(*args, **kwargs)
+
+    configure_http_backend(Session)
+
+
+__all__ = [
+    "CommitInfo",
+    "EntryNotFoundError",
+    "HfHubHTTPError",
+    "NotABranch",
+    "Remote",
+    "Repository",
+]

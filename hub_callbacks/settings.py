@@ -1,0 +1,152 @@
+"""The settings of one run, resolved once, and every rule about what overrides what.
+
+A keyword of the callback wins over `TrainingArguments`, which wins over the defaults. The token is the
+exception that proves the rule: left out in both, it is looked up where huggingface_hub looks it up
+(`HF_TOKEN`, then the file that `hf auth login` writes), anew for each attempt to push.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from .errors import SettingsError
+
+STRATEGIES = ("end", "every_save", "checkpoint", "all_checkpoints")
+ON_ERROR = ("warn", "raise")
+OUTBOX_NAME = "_hub_sync"
+"""The folder in `output_dir` that holds what is not yet on the Hub. The Trainer's own uploads leave out
+names that start with an underscore."""
+
+FROM_ARGUMENTS = {
+    "output_dir": "output_dir",
+    "hub_model_id": "hub_model_id",
+    "hub_strategy": "hub_strategy",
+    "hub_token": "hub_token",
+    "hub_private_repo": "hub_private_repo",
+    "hub_always_push": "hub_always_push",
+    "hub_revision": "hub_revision",
+}
+"""Keyword of the callback → field of `TrainingArguments` that it overrides."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is pushed where.
+
+    Args:
+        output_dir: Folder of the run; the outbox is made in it.
+        hub_model_id: Repository, `"name"` or `"owner/name"`. Without an owner, the token's user is meant.
+        hub_strategy: `"end"`, `"every_save"`, `"checkpoint"` or `"all_checkpoints"`, as in
+            `TrainingArguments.hub_strategy`.
+        hub_token: Write token; `None` leaves the look-up to huggingface_hub.
+        hub_private_repo: Visibility of a repository that has to be created; `None` takes the Hub's default.
+        hub_always_push: Push every save in order, instead of letting a newer one take over the paths that it
+            writes too.
+        hub_revision: Branch to push to, created when missing; `None` is `main`.
+        on_error: What happens at the end of a run with pushes that did not arrive: `"warn"` logs a summary,
+            `"raise"` raises `PushNotSent`.
+        finish_timeout: Seconds that the end of a run waits without any progress before it gives up.
+
+    Raises:
+        SettingsError: for a value that cannot work, with what to change.
+    """
+
+    output_dir: Path
+    hub_model_id: str
+    hub_strategy: str = "every_save"
+    hub_token: str | None = field(default=None, repr=False)
+    hub_private_repo: bool | None = None
+    hub_always_push: bool = False
+    hub_revision: str | None = None
+    on_error: str = "warn"
+    finish_timeout: float = 180.0
+
+    def __post_init__(self) -> None:
+        _require(
+            self.hub_strategy in STRATEGIES,
+            f"hub_strategy is {self.hub_strategy!r}; it can be one of {', '.join(map(repr, STRATEGIES))}.",
+        )
+        _require(
+            self.on_error in ON_ERROR,
+            f"on_error is {self.on_error!r}; it can be 'warn' or 'raise'.",
+        )
+        _require(
+            isinstance(self.finish_timeout, int | float) and self.finish_timeout >= 0,
+            f"finish_timeout is {self.finish_timeout!r}; it is a number of seconds, 0 or more.",
+        )
+        _require(
+            self.hub_token is None or (isinstance(self.hub_token, str) and bool(self.hub_token.strip())),
+            "hub_token is empty; leave it out to use HF_TOKEN or the token of `hf auth login`.",
+        )
+        _check_repo_id(self.hub_model_id)
+        if self.hub_revision is not None:
+            _check_branch(self.hub_revision)
+
+    @property
+    def outbox(self) -> Path:
+        return self.output_dir / OUTBOX_NAME
+
+
+def resolve(args: Any = None, overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Settings from `TrainingArguments` and keywords.
+
+    Args:
+        args: A `TrainingArguments`, or `None` where there is no Trainer.
+        overrides: Field of `Settings` → value; `None` counts as not given.
+
+    Raises:
+        SettingsError: for an unknown keyword or a value that cannot work.
+    """
+    values: dict[str, Any] = {name: getattr(args, attribute, None) for name, attribute in FROM_ARGUMENTS.items()}
+    values |= {name: value for name, value in (overrides or {}).items() if value is not None}
+    known = {f.name for f in fields(Settings)}
+    for name in values:
+        _require(name in known, f"{name!r} is not a setting; there are {', '.join(sorted(known))}.")
+    values = {name: value for name, value in values.items() if value is not None}
+
+    _require("output_dir" in values, "output_dir is not set: the folder of the run has to be known.")
+    output_dir = Path(values["output_dir"]).expanduser().absolute()
+    values["output_dir"] = output_dir
+    if "hub_model_id" not in values:
+        values["hub_model_id"] = output_dir.name
+        try:
+            _check_repo_id(output_dir.name)
+        except SettingsError as error:
+            raise SettingsError(
+                f"The repository is named after output_dir where hub_model_id is not set, and "
+                f"{output_dir.name!r} cannot be the name of one. Set hub_model_id. ({error})"
+            ) from None
+    if "hub_strategy" in values:
+        # `TrainingArguments` turns the string into an enumeration whose value is the string.
+        values["hub_strategy"] = str(getattr(values["hub_strategy"], "value", values["hub_strategy"]))
+    return Settings(**values)
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise SettingsError(message)
+
+
+def _check_repo_id(repo_id: str) -> None:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise SettingsError(f"hub_model_id cannot be {repo_id!r}: {error}") from None
+
+
+def _check_branch(name: str) -> None:
+    """The rules of `git check-ref-format` that a branch name has to keep."""
+    bad = (
+        not name
+        or name.startswith(("-", "/", "."))
+        or name.endswith(("/", ".", ".lock"))
+        or any(part in name for part in ("..", "//", "@{", "/."))
+        or any(character in " ~^:?*[\\\x7f" or ord(character) < 32 for character in name)
+    )
+    _require(not bad, f"hub_revision cannot be {name!r}: it is not the name of a git branch.")

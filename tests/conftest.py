@@ -1,0 +1,66 @@
+"""What all tests stand on: one embedded Hub for each test process, tiny models, real Trainers."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+# huggingface_hub reads its environment once, when it is imported: so the Hub's address is fixed before that.
+PORT = _free_port()
+os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{PORT}"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.pop("HF_TOKEN", None)
+
+from huggingface_hub import HfApi  # noqa: E402
+
+from hub_callbacks.localhub import LocalHub  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def hub_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalHub]:
+    with LocalHub(tmp_path_factory.mktemp("hub"), port=PORT) as hub:
+        yield hub
+
+
+@pytest.fixture
+def hub(hub_server: LocalHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[LocalHub]:
+    """The embedded Hub, which `HF_ENDPOINT` points to, with its write token in `HF_TOKEN`, free of faults."""
+    monkeypatch.setenv("HF_TOKEN", hub_server.token)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf-home"))
+    yield hub_server
+    hub_server.clear_faults()
+    hub_server.throttle(None)
+
+
+@pytest.fixture
+def api(hub: LocalHub) -> HfApi:
+    return HfApi(token=hub.token)
+
+
+@pytest.fixture
+def repo(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The name of a repository that no other test uses."""
+    return tmp_path.name.replace("[", "-").strip("-.")
+
+
+@pytest.fixture(params=["xet", "lfs"])
+def upload_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways that large files take to the Hub; for the pushers, which are processes of their own."""
+    if request.param == "lfs":
+        monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
+    return str(request.param)

@@ -1,0 +1,129 @@
+"""Who may see and change what."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from huggingface_hub import HfApi
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+
+from hub_callbacks.localhub import LocalHub
+
+
+def status_of(error: pytest.ExceptionInfo[HfHubHTTPError]) -> int:
+    return error.value.response.status_code
+
+
+def test_whoami_names_the_user_and_the_role_of_the_token(hub: LocalHub, api: HfApi) -> None:
+    assert api.whoami()["name"] == "local"
+    reader = HfApi(endpoint=hub.endpoint, token=hub.add_token("local", "read"))
+    assert reader.whoami()["auth"]["accessToken"]["role"] == "read"
+
+
+def test_an_unknown_token_is_refused_everywhere(hub: LocalHub, model: str) -> None:
+    wrong = HfApi(endpoint=hub.endpoint, token="hf_wrong")
+    for call in (wrong.whoami, lambda: wrong.model_info(model)):
+        with pytest.raises(HfHubHTTPError) as error:
+            call()
+        assert status_of(error) == 401
+        assert "Invalid credentials in Authorization header" in str(error.value) or call == wrong.whoami
+
+
+def test_a_missing_repository_is_404_for_users_and_401_for_strangers(api: HfApi, anonymous: HfApi) -> None:
+    for repo_id in ("local/none", "none"):
+        for call in (api.model_info, api.auth_check, api.list_repo_refs, api.delete_repo):
+            with pytest.raises(RepositoryNotFoundError) as error:
+                call(repo_id)
+            assert status_of(error) == 404
+        with pytest.raises(RepositoryNotFoundError):
+            api.hf_hub_download(repo_id, "config.json")
+        with pytest.raises(RepositoryNotFoundError) as error:
+            anonymous.model_info(repo_id)
+        assert status_of(error) == 401
+
+
+def test_a_private_repository_looks_missing_to_others(
+    api: HfApi, stranger: HfApi, anonymous: HfApi, hub: LocalHub
+) -> None:
+    api.create_repo("secret", private=True)
+    assert api.model_info("local/secret").private
+    for other, status in ((stranger, 404), (anonymous, 401)):
+        with pytest.raises(RepositoryNotFoundError) as error:
+            other.model_info("local/secret")
+        assert status_of(error) == status
+        with pytest.raises(RepositoryNotFoundError):
+            other.hf_hub_download("local/secret", ".gitattributes", force_download=True)
+        assert list(other.list_models(author="local")) == []
+        with pytest.raises(RepositoryNotFoundError):
+            other.upload_file(path_or_fileobj=b"x", path_in_repo="x", repo_id="local/secret")
+    reader = HfApi(endpoint=hub.endpoint, token=hub.add_token("local", "read"))
+    assert [repo.id for repo in reader.list_models(author="local")] == ["local/secret"]
+
+
+def test_others_read_a_public_repository_but_do_not_write_to_it(
+    api: HfApi, stranger: HfApi, anonymous: HfApi, model: str
+) -> None:
+    assert stranger.model_info(model).id == anonymous.model_info(model).id == model
+    calls = [
+        lambda who: who.upload_file(path_or_fileobj=b"x", path_in_repo="x", repo_id=model),
+        lambda who: who.create_branch(model, branch="new"),
+        lambda who: who.create_tag(model, tag="new"),
+        lambda who: who.update_repo_settings(model, gated="auto"),
+        lambda who: who.super_squash_history(model),
+        lambda who: who.delete_repo(model),
+    ]
+    for call in calls:
+        with pytest.raises(HfHubHTTPError) as error:
+            call(stranger)
+        assert status_of(error) == 403
+        with pytest.raises(HfHubHTTPError) as error:
+            call(anonymous)
+        assert status_of(error) == 401
+    assert [commit.title for commit in api.list_repo_commits(model)] == ["initial commit"]
+
+
+def test_a_read_token_writes_nothing(hub: LocalHub, api: HfApi, model: str) -> None:
+    reader = HfApi(endpoint=hub.endpoint, token=hub.add_token("local", "read"))
+    for call in (
+        lambda: reader.create_repo("other"),
+        lambda: reader.upload_file(path_or_fileobj=b"x", path_in_repo="x", repo_id=model),
+        lambda: reader.upload_file(path_or_fileobj=b"x", path_in_repo="x", repo_id=model, create_pr=True),
+        lambda: reader.create_branch(model, branch="new"),
+        lambda: reader.delete_repo(model),
+    ):
+        with pytest.raises(HfHubHTTPError) as error:
+            call()
+        assert status_of(error) == 403
+    assert reader.model_info(model).id == model
+
+
+def test_a_foreign_namespace_is_forbidden_but_an_existing_repo_there_is_accepted(
+    api: HfApi, stranger: HfApi, model: str
+) -> None:
+    with pytest.raises(HfHubHTTPError) as error:
+        stranger.create_repo("local/new")
+    assert status_of(error) == 403
+    assert stranger.create_repo(model, exist_ok=True).repo_id == model
+
+
+def test_auth_check_passes_for_readers(api: HfApi, stranger: HfApi, model: str) -> None:
+    api.auth_check(model)
+    stranger.auth_check(model)
+
+
+def test_a_gated_repository_shows_its_facts_but_not_its_files(api: HfApi, stranger: HfApi, model: str) -> None:
+    api.update_repo_settings(model, gated="manual")
+    assert stranger.model_info(model).gated == "manual"
+    with pytest.raises(GatedRepoError):
+        stranger.hf_hub_download(model, ".gitattributes", force_download=True)
+    assert api.hf_hub_download(model, ".gitattributes", force_download=True)
+    api.update_repo_settings(model, gated=False)
+    assert stranger.model_info(model).gated is False
+
+
+def test_only_hashes_of_tokens_are_stored(hub: LocalHub) -> None:
+    token = hub.add_user("somebody")
+    stored = (hub.root / "accounts.json").read_text()
+    assert token not in stored and hub.token not in stored
+    assert "somebody" in json.loads(stored)["users"]

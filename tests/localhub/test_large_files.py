@@ -1,0 +1,168 @@
+"""Both ways in and out of large files."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from pathlib import Path
+
+import pytest
+from huggingface_hub import CommitOperationAdd, CommitOperationCopy, HfApi, constants, snapshot_download
+from huggingface_hub.errors import BadRequestError
+from huggingface_hub.utils import get_session
+
+from hub_callbacks.localhub import LocalHub
+
+
+def operations(hub: LocalHub) -> set[str | None]:
+    return {seen.operation for seen in hub.requests}
+
+
+def download(api: HfApi, repo: str, path: str, folder: Path) -> bytes:
+    return Path(api.hf_hub_download(repo, path, local_dir=folder)).read_bytes()
+
+
+@pytest.mark.parametrize("back", ["xet", "lfs"])
+@pytest.mark.parametrize("size", [1, 700_000, 20_000_000])
+def test_large_files_come_back_byte_for_byte(
+    hub: LocalHub,
+    api: HfApi,
+    model: str,
+    transport: str,
+    back: str,
+    size: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = os.urandom(size // 2) + bytes(size - size // 2)
+    (tmp_path / "w.bin").write_bytes(data)
+    api.upload_file(path_or_fileobj=tmp_path / "w.bin", path_in_repo="w.bin", repo_id=model)
+    expected = "xet_put" if transport == "xet" else "lfs_put"
+    assert {"xet_put", "lfs_put"} & operations(hub) == {expected}
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", back == "lfs")
+    assert download(api, model, "w.bin", tmp_path / "back") == data
+    snapshot = snapshot_download(
+        model, endpoint=hub.endpoint, token=hub.token, cache_dir=tmp_path / "cache", max_workers=2
+    )
+    assert (Path(snapshot) / "w.bin").read_bytes() == data
+
+
+def test_git_holds_only_pointers_to_large_files(hub: LocalHub, api: HfApi, model: str, transport: str) -> None:
+    import subprocess
+
+    data = os.urandom(1000)
+    api.upload_file(path_or_fileobj=data, path_in_repo="w.bin", repo_id=model)
+    folder = hub.root / "repos" / "models" / f"{model}.git"
+    shown = subprocess.run(["git", "-C", folder, "show", "main:w.bin"], capture_output=True, check=True)
+    sha256 = hashlib.sha256(data).hexdigest()
+    assert shown.stdout.decode() == (
+        f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize 1000\n"
+    )
+
+
+def test_a_large_lfs_upload_comes_in_parts(
+    hub: LocalHub, api: HfApi, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    data = os.urandom(3_500_000)
+    api.upload_file(path_or_fileobj=data, path_in_repo="w.bin", repo_id=model)
+    parts = [seen for seen in hub.requests if "/parts/" in seen.path]
+    assert len(parts) == 4
+    assert "lfs_complete" in operations(hub)
+    assert download(api, model, "w.bin", tmp_path) == data
+    assert list((hub.root / "parts").iterdir()) == []
+
+
+def test_file_objects_go_by_lfs_also_with_xet(hub: LocalHub, api: HfApi, model: str, tmp_path: Path) -> None:
+    data = os.urandom(5000)
+    api.upload_file(path_or_fileobj=io.BytesIO(data), path_in_repo="w.bin", repo_id=model)
+    assert "lfs_put" in operations(hub)
+    assert download(api, model, "w.bin", tmp_path) == data
+
+
+def test_content_that_is_there_is_not_uploaded_again(
+    hub: LocalHub, api: HfApi, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = os.urandom(5000)
+    api.upload_file(path_or_fileobj=data, path_in_repo="by-xet.bin", repo_id=model)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    api.upload_file(path_or_fileobj=data, path_in_repo="by-lfs.bin", repo_id=model)
+    assert "lfs_batch" in operations(hub) and "lfs_put" not in operations(hub)
+
+
+def test_content_of_lfs_gets_its_xet_hash_when_it_also_comes_by_xet(
+    hub: LocalHub, api: HfApi, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = os.urandom(5000)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    api.upload_file(path_or_fileobj=data, path_in_repo="a.bin", repo_id=model)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+    api.upload_file(path_or_fileobj=data, path_in_repo="b.bin", repo_id=model)
+    files = api.get_paths_info(model, ["a.bin", "b.bin"])
+    hashes = {file.xet_hash for file in files}
+    assert len(hashes) == 1 and None not in hashes
+
+
+def test_large_files_are_copied_between_repositories(api: HfApi, model: str, tmp_path: Path) -> None:
+    if "src_repo_id" not in CommitOperationCopy.__dataclass_fields__:
+        pytest.skip("this client copies within one repository only")
+    data = os.urandom(5000)
+    api.upload_file(path_or_fileobj=data, path_in_repo="w.bin", repo_id=model)
+    api.create_repo("other")
+    copy = CommitOperationCopy("w.bin", "copy.bin", src_repo_id=model, src_repo_type="model")
+    api.create_commit("local/other", [copy], commit_message="copy")
+    assert download(api, "local/other", "copy.bin", tmp_path) == data
+
+
+def test_a_changed_file_under_a_known_name_is_served_anew(
+    api: HfApi, model: str, transport: str, tmp_path: Path
+) -> None:
+    """A client that has read from the store before sees what came later."""
+    for number in range(3):
+        data = os.urandom(300_000)
+        api.upload_file(path_or_fileobj=data, path_in_repo="w.bin", repo_id=model)
+        assert download(api, model, "w.bin", tmp_path / str(number)) == data
+
+
+def test_bytes_that_do_not_match_their_sha256_are_refused(
+    hub: LocalHub, api: HfApi, model: str, transport: str
+) -> None:
+    """As when a file is rewritten after its hash was computed."""
+    operation = CommitOperationAdd("w.bin", os.urandom(5000))
+    operation.upload_info = type(operation.upload_info).from_bytes(os.urandom(5000))
+    with pytest.raises((BadRequestError, RuntimeError)):
+        api.create_commit(model, [operation], commit_message="x")
+    assert not api.file_exists(model, "w.bin")
+
+
+def test_an_upload_link_cannot_be_made_up(hub: LocalHub) -> None:
+    sha256 = hashlib.sha256(b"abc").hexdigest()
+    url = f"{hub.endpoint}/lfs/{sha256}?size=3&upload=x&expiry=99999999999&signature=00"
+    answer = get_session().put(url, data=b"abc") if not hasattr(get_session(), "event_hooks") else None
+    if answer is None:
+        answer = get_session().put(url, content=b"abc")
+    assert answer.status_code == 403
+    assert list((hub.root / "lfs").rglob(sha256)) == []
+
+
+def test_the_xet_service_wants_a_token_of_the_hub(hub: LocalHub, api: HfApi, model: str) -> None:
+    api.upload_file(path_or_fileobj=os.urandom(5000), path_in_repo="w.bin", repo_id=model)
+    (file,) = api.get_paths_info(model, "w.bin")
+    url = f"{hub.endpoint}/xet/v1/reconstructions/{file.xet_hash}"
+    for token in ("", "read.99999999999.00", hub.token):
+        assert get_session().get(url, headers={"authorization": f"Bearer {token}"}).status_code == 401
+
+
+def test_large_files_are_listed_and_removed_from_all_history(api: HfApi, model: str) -> None:
+    for number in range(2):
+        api.upload_file(path_or_fileobj=os.urandom(100), path_in_repo="w.bin", repo_id=model)
+        api.upload_file(path_or_fileobj=b"x%d" % number, path_in_repo="a.txt", repo_id=model)
+    api.create_tag(model, tag="v1")
+    files = list(api.list_lfs_files(model))
+    assert [file.filename for file in files] == ["w.bin", "w.bin"]
+    assert {file.size for file in files} == {100}
+    api.permanently_delete_lfs_files(model, files)
+    assert list(api.list_lfs_files(model)) == []
+    assert set(api.list_repo_files(model)) == {".gitattributes", "a.txt"}
+    assert set(api.list_repo_files(model, revision="v1")) == {".gitattributes", "a.txt"}
