@@ -84,7 +84,7 @@ def main() -> None:
         num_train_epochs=20,
         per_device_train_batch_size=32,
         per_device_eval_batch_size=128,
-        learning_rate=1.5e-3,
+        learning_rate=1e-3,
         lr_scheduler_type="cosine",
         warmup_steps=45,
         weight_decay=0.01,

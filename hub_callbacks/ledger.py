@@ -42,6 +42,8 @@ class Entry:
         why: What happened and what to do (`waiting`, `refused`, `lost`).
         next_try: Seconds since the epoch (`waiting`).
         notes: What was changed or left out on the way, for people.
+        place: Repository and branch that it went to (`done`).
+        slots: What of it is there (`done`): an older push must not write that any more.
     """
 
     push: str
@@ -57,6 +59,8 @@ class Entry:
     why: str | None = None
     next_try: float | None = None
     notes: tuple[str, ...] = ()
+    place: str | None = None
+    slots: tuple[str, ...] = ()
 
 
 class Ledger:
@@ -103,7 +107,8 @@ class Ledger:
 def _parse(line: bytes) -> Entry | None:
     try:
         values = json.loads(line)
-        values["notes"] = tuple(values.get("notes", ()))
+        for name in ("notes", "slots"):
+            values[name] = tuple(values.get(name, ()))
         return Entry(**values)
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, KeyError):
         return None

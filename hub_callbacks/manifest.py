@@ -33,6 +33,11 @@ class Target:
     revision: str | None = None
     private: bool | None = None
 
+    @property
+    def place(self) -> str:
+        """Repository and branch, as one word."""
+        return f"{self.repo_id}@{self.revision or 'main'}"
+
 
 @dataclass(frozen=True)
 class PushPart:

@@ -45,6 +45,7 @@ class Outbox:
         self.ledger = ledger.Ledger(self.root / "ledger.jsonl")
         self._read: dict[str, Push] = {}
         self._newest: int | None = None
+        self._warned: set[str] = set()
         self._seen = ledger.Ledger(self.ledger.path)
 
     def lock(self) -> FileLock:
@@ -97,18 +98,23 @@ class Outbox:
             return push
 
     def pending(self) -> list[Push]:
-        """The pushes that have not been sent, oldest first. What cannot be read is set aside."""
+        """The pushes that have not been sent, oldest first. What cannot be a push is set aside."""
         pushes = []
         for name in self._names():
             if name not in self._read:
                 try:
+                    if not name.isdecimal():
+                        raise ValueError("its name is not a number")
                     self._read[name] = load(self.pushes / name)
                 except FileNotFoundError:
                     if (self.pushes / name).exists():
                         self.set_aside(name, f"{MANIFEST} is missing")
                     continue
-                except (ValueError, OSError) as error:
+                except (ValueError, NotADirectoryError, IsADirectoryError) as error:
                     self.set_aside(name, str(error))
+                    continue
+                except OSError as error:  # the disk's trouble, not the push's
+                    self._warn_once(f"{self.pushes / name} cannot be read now ({error}); the others are not affected.")
                     continue
             pushes.append(self._read[name])
         return pushes
@@ -116,13 +122,39 @@ class Outbox:
     def remove(self, push_id: str) -> None:
         """Takes a push out of the queue; its files are gone with it."""
         self._read.pop(push_id, None)
-        shutil.rmtree(self.pushes / push_id, ignore_errors=True)
+        # Renamed first: half a push must never be seen in the queue.
+        gone = self.staging / f"{os.getpid()}-gone-{push_id}"
+        try:
+            self.staging.mkdir(exist_ok=True)
+            (self.pushes / push_id).rename(gone)
+        except OSError:
+            gone = self.pushes / push_id
+        shutil.rmtree(gone, ignore_errors=True)
+
+    def give_up(self, push: Push, slots: frozenset[str]) -> Push:
+        """Takes parts out of a push that waits, and frees their disk space.
+
+        Raises:
+            OSError: when the disk cannot take its new manifest; the push is as it was then.
+        """
+        rest = push.without(slots)
+        new = push.folder / f"{MANIFEST}.new"
+        new.write_text(dump(rest), encoding="utf-8")
+        new.replace(push.folder / MANIFEST)
+        self._read[push.id] = rest
+        for stored in {f.stored for f in push.frozen()} - {f.stored for f in rest.frozen()}:
+            (push.folder / stored).unlink(missing_ok=True)
+        return rest
 
     def set_aside(self, name: str, why: str) -> None:
         """Moves an entry that nobody can read out of the way of the others."""
-        self.set_aside_folder.mkdir(parents=True, exist_ok=True)
-        place = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.set_aside_folder)) / name
-        (self.pushes / name).rename(place)
+        try:
+            self.set_aside_folder.mkdir(parents=True, exist_ok=True)
+            place = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.set_aside_folder)) / name
+            (self.pushes / name).rename(place)
+        except OSError as error:
+            self._warn_once(f"{self.pushes / name} is not a push ({why}), and cannot be moved away: {error}.")
+            return
         logger.warning(
             "%s is not a push that can be sent (%s). It was moved to %s; the others are not affected.",
             self.pushes / name,
@@ -135,7 +167,7 @@ class Outbox:
         try:
             self.ledger.append(entry)
         except OSError as error:
-            logger.warning("%s could not be written: %s", self.ledger.path, error)
+            self._warn_once(f"{self.ledger.path} could not be written: {error}")
 
     def card_memory(self, target: Target, which: str) -> Path:
         """Where a text of the card is remembered from one push to the next.
@@ -156,6 +188,11 @@ class Outbox:
             process = staged.split("-")[0]
             if process.isdigit() and not _is_alive(int(process)):
                 shutil.rmtree(self.staging / staged, ignore_errors=True)
+
+    def _warn_once(self, message: str) -> None:
+        if message not in self._warned:
+            self._warned.add(message)
+            logger.warning(message)
 
     def _names(self) -> list[str]:
         return sorted((name for name in _listdir(self.pushes) if not name.startswith(".")), key=_number)

@@ -28,6 +28,8 @@ _NO_LINKS = {
     errno.EACCES,
     errno.EINVAL,
 }
+_without_reflinks: set[int] = set()
+"""Devices that were seen to have none."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,10 @@ def freeze(source: Path, push_folder: Path, stored: str) -> Frozen:
     if stat.st_size <= COPY_BELOW:
         shutil.copyfile(real, target)
         return Frozen(stored, target.stat().st_size)
-    if _reflink(real, target):
-        return Frozen(stored, stat.st_size)
+    if stat.st_dev not in _without_reflinks:
+        if _reflink(real, target):
+            return Frozen(stored, stat.st_size)
+        _without_reflinks.add(stat.st_dev)
     try:
         os.link(real, target)
     except OSError as error:

@@ -55,7 +55,9 @@ def _push_from_checkpoint(callback: Any, trainer: Any, checkpoint_folder: str) -
 
 
 def _finish_current_push(callback: Any, trainer: Any) -> None:
-    """`on_train_end` has waited already, where waiting is right."""
+    """`on_train_end` has waited already, where waiting is right; by now the repository's owner is known."""
+    if trainer.is_world_process_zero():
+        trainer.hub_model_id = callback.sync.hub_model_id
 
 
 def _push_to_hub(
@@ -69,7 +71,7 @@ def _push_to_hub(
     **card: Any,
 ) -> Any:
     """The script's final push: model, card and what is new in `output_dir`, in one commit."""
-    trainer.callback_handler.on_push_begin(trainer.args, trainer.state, trainer.control)
+    trainer.callback_handler.call_event("on_push_begin", trainer.args, trainer.state, trainer.control)
     output_dir = callback.prepare(trainer.args).settings.output_dir if trainer.is_world_process_zero() else None
     before = _times(output_dir)
     trainer.save_model(_internal_call=True)

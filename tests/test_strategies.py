@@ -2,97 +2,78 @@
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
-from typing import Any
-
-from huggingface_hub import HfApi, snapshot_download
-from models import Sentences, accuracy, arguments, classifier, tokenizer
-from transformers import Trainer
-
-from hub_callbacks import HubSyncCallback
-from hub_callbacks.plan import is_training_state, list_files
-
-
-def train(
-    tmp_path: Path, repo: str, model: Any = None, callback: dict[str, Any] | None = None, **changes: Any
-) -> tuple[Trainer, HubSyncCallback]:
-    hub_sync = HubSyncCallback(**(callback or {}))
-    trainer = Trainer(
-        model or classifier(),
-        arguments(tmp_path / repo, **changes),
-        train_dataset=Sentences(),
-        eval_dataset=Sentences(8),
-        processing_class=tokenizer(),
-        compute_metrics=accuracy,
-        callbacks=[hub_sync],
-    )
-    trainer.train()
-    hub_sync.close()
-    return trainer, hub_sync
-
-
-def titles(api: HfApi, repo: str, revision: str | None = None) -> list[str]:
-    """Titles of the commits after the first, oldest first."""
-    commits = api.list_repo_commits(f"local/{repo}", revision=revision)
-    return [commit.title for commit in reversed(commits)][1:]
-
-
-def digests(folder: Path, prefix: str = "") -> dict[str, str]:
-    return {
-        f"{prefix}{file}": hashlib.sha256((folder / file).read_bytes()).hexdigest() for file in list_files(folder)
-    }
-
-
-def on_hub(tmp_path: Path, repo: str, revision: str | None = None) -> dict[str, str]:
-    """Path → sha256 of all that people get, but the card and .gitattributes."""
-    folder = snapshot_download(
-        f"local/{repo}", revision=revision, cache_dir=tmp_path / f"cache-{revision}", local_dir=None
-    )
-    found = digests(Path(folder))
-    return {path: digest for path, digest in found.items() if path not in (".gitattributes", "README.md")}
-
-
-def root_of(checkpoint: Path) -> dict[str, str]:
-    return {path: digest for path, digest in digests(checkpoint).items() if not is_training_state(path)}
-
-
-def card_of(api: HfApi, tmp_path: Path, repo: str) -> str:
-    return Path(api.hf_hub_download(f"local/{repo}", "README.md", cache_dir=tmp_path / "card-cache")).read_text()
+from runs import below, commit_titled, on_hub, root_of, titles, train
 
 
 def test_end_pushes_the_final_model_in_one_commit(hub, api, repo, tmp_path, upload_path):
-    train(tmp_path, repo, hub_strategy="end")
+    _, _, saved = train(tmp_path, repo, hub_strategy="end")
     assert titles(api, repo) == ["End of training"]
-    assert without_pictures(on_hub(tmp_path, repo)) == root_of(tmp_path / repo / "checkpoint-8")
+    assert on_hub(tmp_path, repo) == root_of(saved.checkpoints[8])
 
 
 def test_every_save_is_one_commit_of_loadable_files(hub, api, repo, tmp_path, upload_path):
-    train(tmp_path, repo, hub_strategy="every_save", hub_always_push=True)
+    _, _, saved = train(tmp_path, repo, hub_strategy="every_save", hub_always_push=True)
     assert titles(api, repo) == [f"Training in progress, step {n}" for n in (2, 4, 6, 8)] + ["End of training"]
-    commits = {c.title: c.commit_id for c in api.list_repo_commits(f"local/{repo}")}
     for step in (2, 4, 6, 8):
-        there = on_hub(tmp_path, repo, commits[f"Training in progress, step {step}"])
-        assert without_pictures(there) == root_of(tmp_path / repo / f"checkpoint-{step}")
+        commit = commit_titled(api, repo, f"Training in progress, step {step}")
+        assert on_hub(tmp_path, repo, commit) == root_of(saved.checkpoints[step])
 
 
 def test_checkpoint_keeps_the_newest_whole_checkpoint(hub, api, repo, tmp_path, upload_path):
-    train(tmp_path, repo, hub_strategy="checkpoint", hub_always_push=True)
-    checkpoint = tmp_path / repo / "checkpoint-8"
-    assert without_pictures(on_hub(tmp_path, repo)) == root_of(checkpoint) | digests(
-        checkpoint, "last-checkpoint/"
-    )
+    _, _, saved = train(tmp_path, repo, hub_strategy="checkpoint", hub_always_push=True)
+    for step in (2, 8):
+        commit = commit_titled(api, repo, f"Training in progress, step {step}")
+        files = saved.checkpoints[step]
+        assert on_hub(tmp_path, repo, commit) == root_of(files) | below("last-checkpoint", files)
 
 
-def test_all_checkpoints_keeps_each_checkpoint(hub, api, repo, tmp_path, upload_path):
-    train(tmp_path, repo, hub_strategy="all_checkpoints", save_total_limit=1)
-    there = on_hub(tmp_path, repo)
-    assert {path.split("/")[0] for path in there if path.startswith("checkpoint-")} == {
-        f"checkpoint-{n}" for n in (2, 4, 6, 8)
+def test_all_checkpoints_keeps_each_one_even_when_it_was_rotated_away(hub, api, repo, tmp_path, upload_path):
+    _, _, saved = train(tmp_path, repo, hub_strategy="all_checkpoints", save_total_limit=1)
+    expected = root_of(saved.checkpoints[8])
+    for step in (2, 4, 6, 8):
+        expected |= below(f"checkpoint-{step}", saved.checkpoints[step])
+    assert on_hub(tmp_path, repo) == expected
+
+
+def test_a_newer_save_takes_over_from_one_that_waits(hub, api, repo, tmp_path):
+    # The pusher takes longer to start than this training: all but the last pushes are taken over.
+    _, callback, _ = train(tmp_path, repo, hub_strategy="every_save")
+    assert callback.summary().superseded > 0
+    assert titles(api, repo)[-1] == "End of training"
+    assert {push.result().oid for push in callback.pushes} <= {
+        commit.commit_id for commit in api.list_repo_commits(f"local/{repo}")
     }
-    last = tmp_path / repo / "checkpoint-8"
-    assert there.items() >= (digests(last, "checkpoint-8/") | root_of(last)).items()
 
 
-def without_pictures(files: dict[str, str]) -> dict[str, str]:
-    return {path: digest for path, digest in files.items() if not path.endswith((".png", ".svg"))}
+def test_last_checkpoint_loses_files_that_the_newer_one_does_not_have(hub, api, repo, tmp_path):
+    train(tmp_path, repo, hub_strategy="checkpoint")
+    _, _, saved = train(tmp_path, repo, hub_strategy="checkpoint", save_only_model=True)
+    assert on_hub(tmp_path, repo) == root_of(saved.checkpoints[8]) | below("last-checkpoint", saved.checkpoints[8])
+
+
+def test_titles_name_the_epoch_when_saves_come_by_epoch(hub, api, repo, tmp_path):
+    train(tmp_path, repo, hub_strategy="every_save", save_strategy="epoch", hub_always_push=True)
+    assert titles(api, repo) == [
+        "Training in progress, epoch 1",
+        "Training in progress, epoch 2",
+        "End of training",
+    ]
+
+
+def test_the_repository_can_be_private_and_the_branch_another(hub, api, repo, tmp_path):
+    train(tmp_path, repo, hub_strategy="end", hub_private_repo=True, hub_revision="dev")
+    assert api.repo_info(f"local/{repo}").private
+    assert titles(api, repo, "dev") == ["End of training"]
+    assert titles(api, repo) == []
+
+
+def test_keywords_of_the_callback_override_the_arguments(hub, api, repo, tmp_path):
+    train(
+        tmp_path,
+        "unused-name",
+        callback={"hub_model_id": repo, "hub_strategy": "end", "hub_revision": "kept"},
+        hub_strategy="every_save",
+        hub_revision="other",
+    )
+    assert titles(api, repo, "kept") == ["End of training"]
+    assert [branch.name for branch in api.list_repo_refs(f"local/{repo}").branches] == ["kept", "main"]

@@ -1,20 +1,36 @@
 """The model card: facts (training half) → text and pictures → merged with a README that a person edits.
 
-Only `gather_setup` and `gather_progress` run in the training process; neither side imports torch or
-transformers here.
+`gather_setup` and `gather_progress` run in the training process, all else in the pusher's. Nothing here
+imports torch or transformers, and each name is imported when it is first touched: gathering loads neither
+the template engine nor the Hub's client.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING, Any
 
-from huggingface_hub import ModelCard
+if TYPE_CHECKING:
+    from .build import build_model_card
+    from .edits import combine_edits
+    from .facts import CardOptions, gather_progress, gather_setup
+    from .merge import merge_card
+    from .metadata import Metadata, clean_metadata, drop_refused_keys
+    from .render import RenderedCard, render_card
 
-from .edits import combine_edits
-from .facts import CardOptions, gather_progress, gather_setup
-from .merge import merge_card
-from .metadata import Metadata, clean_metadata, drop_refused_keys
-from .render import RenderedCard, render_card
+_WHERE = {
+    "CardOptions": ".facts",
+    "Metadata": ".metadata",
+    "RenderedCard": ".render",
+    "build_model_card": ".build",
+    "clean_metadata": ".metadata",
+    "combine_edits": ".edits",
+    "drop_refused_keys": ".metadata",
+    "gather_progress": ".facts",
+    "gather_setup": ".facts",
+    "merge_card": ".merge",
+    "render_card": ".render",
+}
 
 __all__ = [
     "CardOptions",
@@ -31,26 +47,11 @@ __all__ = [
 ]
 
 
-def build_model_card(
-    setup: dict[str, Any],
-    progress: dict[str, Any],
-    options: CardOptions | None = None,
-    existing: str | None = None,
-    *,
-    template: str | None = None,
-) -> ModelCard:
-    """Renders a card, merges it with the README that is there and returns it as a `ModelCard`.
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_WHERE[name], __name__), name)
 
-    Args:
-        setup: Of `gather_setup`.
-        progress: Of `gather_progress`.
-        options: What the user says about the model.
-        existing: The README that is there.
-        template: As for `render_card`.
-    """
-    text = merge_card(render_card(setup, progress, options, template=template).text, existing)
-    try:
-        return ModelCard(text)
-    except ValueError:
-        # A person's model-index that is not complete: huggingface_hub then leaves it out.
-        return ModelCard(text, ignore_metadata_errors=True)
+
+def __dir__() -> list[str]:
+    return __all__

@@ -16,7 +16,7 @@ FILE_NAME = "training_curves.png"
 MAX_PANELS = 6
 # The background is transparent. These colours keep a contrast of at least 3 to white and to the Hub's dark
 # page (#0b0f19); the text at least 4.
-_TEXT = "#7a828e"
+_TEXT = "#7f8894"
 _GRID = "#9aa4b2"
 _COLORS = ("#3b82f6", "#e8710a", "#12a150", "#c04ee0", "#d6455d", "#0d9aa8", "#a3810f", "#7c6cf0")
 _CJK = (
@@ -111,9 +111,10 @@ def _figure(panels: list[Panel], progress: dict[str, Any]) -> bytes:
 
     installed = {font.name for font in font_manager.fontManager.ttflist}
     family = ["DejaVu Sans", *(name for name in _CJK if name in installed)]
+    last = max(max(line.steps) for panel in panels for line in panel.lines)
     columns = min(len(panels), 3 if len(panels) != 4 else 2)
     rows = math.ceil(len(panels) / columns)
-    figure = Figure(figsize=(min(10.5, 3.6 * columns + 1.2), 2.9 * rows), layout="constrained")
+    figure = Figure(figsize=(9.6, 2.8 * rows), layout="constrained")
     FigureCanvasAgg(figure)
     for i, panel in enumerate(panels):
         axes = figure.add_subplot(rows, columns, i + 1)
@@ -137,7 +138,8 @@ def _figure(panels: list[Panel], progress: dict[str, Any]) -> bytes:
         for side, spine in axes.spines.items():
             spine.set_visible(side == "bottom")
             spine.set_color(_GRID)
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.set_xlim(0, last * 1.03)
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
         axes.yaxis.set_major_locator(MaxNLocator(5))
         if panel.percent:
@@ -151,7 +153,7 @@ def _figure(panels: list[Panel], progress: dict[str, Any]) -> bytes:
         if len(panel.lines) > 1:
             axes.legend(frameon=False, labelcolor=_TEXT, prop={"family": family, "size": 8.5})
     out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=150, transparent=True, metadata={"Software": None})
+    figure.savefig(out, format="png", dpi=180, transparent=True, metadata={"Software": None})
     return out.getvalue()
 
 

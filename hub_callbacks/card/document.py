@@ -127,7 +127,7 @@ def record_of(value: Any) -> str | list[str]:
 
 
 def hash_of(value: Any) -> str:
-    return digest(json.dumps(value, sort_keys=True, default=str, ensure_ascii=False))
+    return digest(repr(value))
 
 
 def parse(text: str) -> Document:

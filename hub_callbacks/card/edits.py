@@ -11,7 +11,6 @@ came from the Hub stay.
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -80,8 +79,8 @@ def combine_edits(local: str | None, remote: str | None, last_pushed: str | None
 def person_hash(document: Document) -> str:
     """Hash of what a person wrote; blank lines and blanks at line ends do not count."""
     lines = [line.rstrip() for line in _lines(document) if line.strip() and not line.startswith(_SECTION)]
-    metadata = json.dumps(_person_metadata(document), sort_keys=True, default=str, ensure_ascii=False)
-    return digest("\n".join([*lines, metadata]))
+    metadata = sorted((key, hash_of(value)) for key, value in _person_metadata(document).items())
+    return digest("\n".join([*lines, *map(repr, metadata)]))
 
 
 # ---------------------------------------------------------------------------------------------------- text

@@ -117,7 +117,8 @@ def _best_by(setup: dict[str, Any], metrics: list[tuple[str, str]], names: list[
         key = asked if asked.startswith("eval_") else f"eval_{asked}"
         pair = split_key(key, names)
         return pair if pair in metrics else None
-    return next((pair for pair in metrics if pair[1] == "loss"), metrics[0] if len(metrics) == 1 else None)
+    losses = [pair for pair in metrics if pair[1] == "loss"]
+    return losses[0] if len(losses) == 1 else metrics[0] if len(metrics) == 1 else None
 
 
 def _best(setup: dict[str, Any], rows: list[Evaluation], by: tuple[str, str] | None) -> Evaluation | None:

@@ -180,12 +180,7 @@ def plain(text: Any, limit: int = MAX_NAME) -> str:
     line = one_line(text, limit)
     line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     line = _MARKUP.sub(lambda match: "\\" + match.group(0), line)
-    line = re.sub(
-        r"^([#+=-]|\d+(?=[.)]))",
-        lambda m: "\\" + m.group(0) if not m.group(0).isdigit() else m.group(0),
-        line,
-    )
-    line = re.sub(r"^(\d+)([.)])", r"\1\\\2", line)
+    line = re.sub(r"^(#+|[+=-])(?=\s|$)|(#+)$", r"\\\g<0>", line)
     # GitHub's markdown makes links of bare addresses.
     return re.sub(
         r"(?i)\b(https?|ftp):|\bwww\.", lambda m: m.group(0)[:-1] + ("&#58;" if m.group(1) else "&#46;"), line

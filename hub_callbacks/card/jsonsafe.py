@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 MAX_TEXT = 500
@@ -44,6 +45,13 @@ def number(value: Any) -> float | int | None:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return value
     return None
+
+
+def attempt(gather: Callable[[], Any], default: Any = None) -> Any:
+    """Foreign objects may raise anything when they are looked at."""
+    with contextlib.suppress(Exception):
+        return gather()
+    return default
 
 
 def _word(value: float) -> str:

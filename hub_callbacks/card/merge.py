@@ -57,6 +57,8 @@ def merge_card(generated: str, existing: str | None) -> str:
     old_state = old.state or State()
     front, keys = _merge_front(new.front or [], old.front or [], old_state)
     parts = _merge_sections(new, old)
+    if front and old.front is None and not (parts and str(parts[0]).startswith("\n")):
+        parts = ["\n", *parts]
     merged = Document(front, parts, old.tail)
     state = State(keys, list(new.sections), old_state.local)
     return str(with_state(merged, state)).replace("\n", line_end)
@@ -84,7 +86,7 @@ def _merge_front(new: list[Entry], old: list[Entry], state: State) -> tuple[list
             keys[key] = record
         if value is _ABSENT:
             carried += entry.comment if entry else ""
-        elif entry is not None and value == entry.value:
+        elif entry is not None and (value is entry.value or value == entry.value):
             merged.append(entry._replace(comment=carried + entry.comment))
             carried = ""
         else:

@@ -254,8 +254,7 @@ def drop_refused_keys(text: str, errors: list[str]) -> tuple[str, list[str]]:
     document = parse(normalize(text))
     front = document.front or []
     there = [entry.key for entry in front]
-    named = [match.group(1) for error in errors for match in _KEY.finditer(error)]
-    dropped = [key for key in dict.fromkeys(named) if key in there]
+    dropped = list(dict.fromkeys(key for error in errors for key in _named(error, there)))
     state = document.state or State()
     if not dropped:
         dropped = [key for key in there if key in state.keys] or there
@@ -275,6 +274,15 @@ def drop_refused_keys(text: str, errors: list[str]) -> tuple[str, list[str]]:
     if document.state is not None:
         changed = with_state(changed, replace(state, keys=keys))
     return str(changed).replace("\n", line_end), dropped
+
+
+def _named(error: str, there: list[str]) -> list[str]:
+    """The first key that each line of a message names: what is quoted after it is a value."""
+    found = []
+    for line in error.splitlines():
+        keys = [match.group(1) for match in _KEY.finditer(line)]
+        found += [key for key in keys if key in there][:1]
+    return found
 
 
 def _is_generated(entry: Entry, state: State) -> bool:

@@ -6,14 +6,15 @@ This runs on the training thread, so it does one cheap pass over the log and con
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 from .jsonsafe import json_safe
 
 MAX_TRAINING_ROWS = 1000
 MAX_EVALUATIONS = 200
-CURVES = ("loss", "learning_rate", "grad_norm")
-"""The columns of training rows that are kept beside `step` and `epoch`."""
+CURVES = ("step", "loss", "learning_rate")
+"""The columns of training rows that are kept."""
 _RUN_TOTALS = (
     "train_runtime",
     "train_loss",
@@ -56,39 +57,60 @@ def gather_progress(state: Any, *, weights_step: int | None = None) -> dict[str,
         if value:
             progress[name] = json_safe(value)
 
-    training = [row for row in history if "loss" in row]
     others = [row for row in history if "loss" not in row]
-    progress["training"] = _columns(_thin(training, MAX_TRAINING_ROWS))
+    progress["training"] = _columns(_training_rows(history))
     keep = {progress["weights_step"], progress.get("best_step")}
     progress["evaluations"] = _evaluations(others, keep)
     progress |= _end_of_run(others, step)
     return progress
 
 
-def _thin(rows: list[Any], limit: int) -> list[Any]:
-    """At most `limit` of `rows`, evenly spaced, the first and the last among them."""
-    if len(rows) <= limit:
-        return rows
-    stride = (len(rows) - 1) / (limit - 1)
-    return [rows[round(i * stride)] for i in range(limit)]
+def _spaced(length: int, limit: int) -> list[int]:
+    """At most `limit` of the indices of a list, evenly spaced, the first and the last among them."""
+    if length <= limit:
+        return list(range(length))
+    return [round(i * (length - 1) / (limit - 1)) for i in range(limit)]
+
+
+def _training_rows(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with a training loss, thinned; where the spacing meets another row, the next one counts."""
+    if len(history) <= MAX_TRAINING_ROWS:
+        return [row for row in history if "loss" in row]
+    rows, done = [], -1
+    for i in _spaced(len(history), MAX_TRAINING_ROWS):
+        i = max(i, done + 1)
+        while i < len(history) and "loss" not in history[i]:
+            i += 1
+        if i < len(history):
+            rows.append(history[i])
+        done = i
+    return rows
 
 
 def _columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
     columns = {}
-    for name in ("step", "epoch", *CURVES):
+    for name in CURVES:
         column = [row.get(name) for row in rows]
+        if not _are_plain(column):
+            column = [json_safe(value) for value in column]
         if any(value is not None for value in column):
-            plain = set(map(type, column)) <= {float, int} and all(map(math.isfinite, column))  # type: ignore[arg-type]
-            columns[name] = column if plain else [json_safe(value) for value in column]
+            columns[name] = column
     return columns
+
+
+def _are_plain(values: Collection[Any]) -> bool:
+    """Whether all are Python's own finite numbers: their sum tells, at a tenth of the time of a look at each."""
+    try:
+        total = sum(values)
+    except TypeError:
+        return False
+    return type(total) in (float, int) and math.isfinite(total)
 
 
 def _is_evaluation(row: dict[str, Any]) -> bool:
     """Whether the Trainer's `evaluate` wrote the row; its prefix is `eval` unless a script says otherwise."""
     first = next(iter(row), "")
-    if isinstance(first, str) and first.startswith("eval_"):
-        return True
-    return "eval_loss" in row or "eval_runtime" in row or "test_runtime" in row
+    return (isinstance(first, str) and first.startswith("eval_")) or "eval_runtime" in row or "test_runtime" in row
 
 
 def _evaluations(rows: list[dict[str, Any]], keep: set[int | None]) -> list[dict[str, Any]]:
@@ -98,14 +120,16 @@ def _evaluations(rows: list[dict[str, Any]], keep: set[int | None]) -> list[dict
         if _is_evaluation(row):
             by_step.setdefault(row.get("step"), []).append(row)
     steps = list(by_step)
-    kept = set(_thin(steps, MAX_EVALUATIONS - len(keep))) | keep
+    kept = {steps[i] for i in _spaced(len(steps), MAX_EVALUATIONS - len(keep))} | keep
     evaluations = []
     for step in steps:
         if step in kept:
             merged = {key: value for row in by_step[step] for key, value in row.items()}
             epoch = merged.pop("epoch", None)
             merged.pop("step", None)
-            evaluations.append({"step": step, "epoch": json_safe(epoch), "metrics": json_safe(merged)})
+            plain = _are_plain(merged.values()) and all(isinstance(key, str) for key in merged)
+            metrics = merged if plain else json_safe(merged)
+            evaluations.append({"step": json_safe(step), "epoch": json_safe(epoch), "metrics": metrics})
     return evaluations
 
 

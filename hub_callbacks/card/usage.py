@@ -71,8 +71,9 @@ def usage(setup: dict[str, Any]) -> Usage | None:
     model, processing = setup.get("model") or {}, setup.get("processing") or {}
     at = f", revision={_quoted(revision)}" if revision and revision != "main" else ""
     base, labels = model.get("base_model"), model.get("labels")
+    trust = ", trust_remote_code=True" if model.get("remote_code") else ""
     facts = _Facts(
-        where=f"{_quoted(repo_id)}{at}",
+        where=f"{_quoted(repo_id)}{at}{trust}",
         at=at,
         task=str(model.get("task") or ""),
         model_class=_identifier(model.get("class")),
@@ -131,7 +132,11 @@ def _adapter(facts: _Facts) -> Usage:
         lines = ["from peft import PeftModel", _import("transformers", facts.auto_class, facts.processor), ""]
         lines += [f"base = {facts.auto_class}.from_pretrained({_quoted(facts.base_model)}{heads})"]
         lines += [f"model = PeftModel.from_pretrained(base, {facts.where})"]
-    return Usage("\n".join([*lines, *_load_processor(facts)]))
+    lines += _load_processor(facts)
+    if facts.task == "text-generation" and facts.processor == "AutoTokenizer":
+        lines += ["", 'inputs = tokenizer("Once upon a time", return_tensors="pt")']
+        lines += ["print(tokenizer.decode(model.generate(**inputs, max_new_tokens=50)[0]))"]
+    return Usage("\n".join(lines))
 
 
 def _state_dict(facts: _Facts, repo_id: str) -> Usage:

@@ -9,7 +9,7 @@ import hashlib
 import hmac
 import importlib.util
 import time
-from typing import Any
+from collections.abc import Iterable
 
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
@@ -99,17 +99,18 @@ def reconstruction(call: Call) -> Response:
         raise HubError(404, "There is no such file")
     start, end, _ = byte_range(call, file.size)
     terms, skipped = _cut(store, file.segments, start, end)
-    fetches: dict[str, list[dict[str, Any]]] = {}
-    for term in dict.fromkeys(terms):
-        stored = store.layout(term.xorb).stored
-        token, _ = make_token(call.hub.accounts.secret, term.xorb)
-        fetches.setdefault(term.xorb, []).append(
+    fetches = {}
+    for xorb in dict.fromkeys(term.xorb for term in terms):
+        stored = store.layout(xorb).stored
+        token, _ = make_token(call.hub.accounts.secret, xorb)
+        fetches[xorb] = [
             {
-                "range": {"start": term.start, "end": term.end},
-                "url": f"{call.endpoint}/xet/xorbs/{term.xorb}?token={token}",
-                "url_range": {"start": stored[term.start], "end": stored[term.end] - 1},
+                "range": {"start": first, "end": last},
+                "url": f"{call.endpoint}/xet/xorbs/{xorb}?token={token}",
+                "url_range": {"start": stored[first], "end": stored[last] - 1},
             }
-        )
+            for first, last in _merged((term.start, term.end) for term in terms if term.xorb == xorb)
+        ]
     rows = [
         {
             "hash": term.xorb,
@@ -139,6 +140,17 @@ def _cut(store: XetStore, segments: tuple[Segment, ...], start: int, end: int) -
         if first is not None and last is not None:
             terms.append(Segment(segment.xorb, unpacked[last] - unpacked[first], first, last))
     return terms, max(skipped, 0)
+
+
+def _merged(runs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Runs of chunks without overlap, as each term must lie within one of them."""
+    merged: list[tuple[int, int]] = []
+    for start, end in sorted(runs):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return merged
 
 
 def _check(call: Call, right: str) -> None:

@@ -53,7 +53,7 @@ def test_a_private_repository_looks_missing_to_others(
             other.model_info("local/secret")
         assert status_of(error) == status
         with pytest.raises(RepositoryNotFoundError):
-            other.hf_hub_download("local/secret", ".gitattributes", force_download=True)
+            other.hf_hub_download("local/secret", ".gitattributes")
         assert list(other.list_models(author="local")) == []
         with pytest.raises(RepositoryNotFoundError):
             other.upload_file(path_or_fileobj=b"x", path_in_repo="x", repo_id="local/secret")
@@ -112,12 +112,14 @@ def test_auth_check_passes_for_readers(api: HfApi, stranger: HfApi, model: str) 
     stranger.auth_check(model)
 
 
-def test_a_gated_repository_shows_its_facts_but_not_its_files(api: HfApi, stranger: HfApi, model: str) -> None:
+def test_a_gated_repository_shows_its_facts_but_not_its_files(
+    api: HfApi, stranger: HfApi, model: str
+) -> None:
     api.update_repo_settings(model, gated="manual")
     assert stranger.model_info(model).gated == "manual"
     with pytest.raises(GatedRepoError):
-        stranger.hf_hub_download(model, ".gitattributes", force_download=True)
-    assert api.hf_hub_download(model, ".gitattributes", force_download=True)
+        stranger.hf_hub_download(model, ".gitattributes")
+    assert api.hf_hub_download(model, ".gitattributes")
     api.update_repo_settings(model, gated=False)
     assert stranger.model_info(model).gated is False
 

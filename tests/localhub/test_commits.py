@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import threading
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RevisionN
 from huggingface_hub.utils import get_session
 
 from hub_callbacks.localhub import LocalHub
+
+from .raw_http import raw
 
 
 def content(api: HfApi, repo: str, path: str, revision: str = "main") -> bytes:
@@ -98,13 +102,13 @@ def test_a_missing_branch_or_an_oid_is_no_target(api: HfApi, model: str) -> None
 
 @pytest.mark.parametrize("path", ["..\\ddd", "a/../../b", ".git/config", "/abs"])
 def test_paths_that_leave_the_repository_are_refused(hub: LocalHub, model: str, path: str) -> None:
-    lines = '{"key": "header", "value": {"summary": "x"}}\n{"key": "file", "value": {"path": %s, "content": ""}}'
-    import json
-
+    lines = (
+        '{"key": "header", "value": {"summary": "x"}}\n{"key": "file", "value": {"path": %s, "content": ""}}'
+    )
     answer = get_session().post(
         f"{hub.endpoint}/api/models/{model}/commit/main",
         headers={"authorization": f"Bearer {hub.token}"},
-        **_raw((lines % json.dumps(path)).encode()),
+        **raw((lines % json.dumps(path)).encode()),
     )
     assert answer.status_code == 422
 
@@ -112,12 +116,13 @@ def test_paths_that_leave_the_repository_are_refused(hub: LocalHub, model: str, 
 def test_a_pointer_to_content_that_is_not_here_is_refused(hub: LocalHub, model: str) -> None:
     body = (
         '{"key": "header", "value": {"summary": "x"}}\n'
-        '{"key": "lfsFile", "value": {"path": "a.bin", "algo": "sha256", "oid": "%s", "size": 3}}' % ("0" * 64)
+        '{"key": "lfsFile", "value": {"path": "a.bin", "algo": "sha256", "oid": "%s", "size": 3}}'
+        % ("0" * 64)
     )
     answer = get_session().post(
         f"{hub.endpoint}/api/models/{model}/commit/main",
         headers={"authorization": f"Bearer {hub.token}"},
-        **_raw(body.encode()),
+        **raw(body.encode()),
     )
     assert answer.status_code == 400 and "does not exist" in answer.json()["error"]
 
@@ -136,7 +141,9 @@ def test_the_upload_mode_follows_gitattributes_and_size(api: HfApi, model: str) 
         add("big.txt", b"4" * (10 * 1024 * 1024 + 1)),
     ]
     api.create_commit(model, operations, commit_message="x")
-    large = {file.path for file in api.get_paths_info(model, [op.path_in_repo for op in operations]) if file.lfs}
+    large = {
+        file.path for file in api.get_paths_info(model, [op.path_in_repo for op in operations]) if file.lfs
+    }
     assert large == {"w.safetensors", "special/a.txt", "big.txt"}
 
 
@@ -174,14 +181,7 @@ def test_no_commit_of_concurrent_writers_is_lost(hub: LocalHub, api: HfApi, mode
 
 
 def test_a_large_commit_body_is_taken(api: HfApi, model: str) -> None:
-    import os
-
     operations = [add(f"{number}.txt", os.urandom(9_000_000)) for number in range(4)]
     api.create_commit(model, operations, commit_message="48 MB of base64")
     sizes = [file.size for file in api.list_repo_tree(model) if file.path.endswith(".txt")]
     assert sizes == [9_000_000] * 4
-
-
-def _raw(body: bytes) -> dict[str, bytes]:
-    """Clients of 0.36 use requests, later ones httpx."""
-    return {"content": body} if hasattr(get_session(), "event_hooks") else {"data": body}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 
 import pytest
-from huggingface_hub import HfApi, get_full_repo_name
+from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
 from hub_callbacks.localhub import LocalHub
@@ -26,7 +26,7 @@ def test_all_kinds_of_repositories_work_alike(api: HfApi, kind: str) -> None:
     assert (url.repo_type, url.repo_id) == (kind, "local/thing")
     api.upload_file(path_or_fileobj=b"hello", path_in_repo="a/b.txt", repo_id="local/thing", repo_type=kind)
     path = api.hf_hub_download("local/thing", "a/b.txt", repo_type=kind)
-    with open(path, "rb") as file:  # noqa: PTH123
+    with open(path, "rb") as file:
         assert file.read() == b"hello"
     assert api.repo_info("local/thing", repo_type=kind).id == "local/thing"
     api.delete_repo("local/thing", repo_type=kind)
@@ -114,8 +114,8 @@ def test_the_list_of_an_author_is_sorted_and_limited(api: HfApi, stranger: HfApi
     assert len(list(api.list_models())) == 4
 
 
-def test_the_full_name_of_a_short_one_is_the_users(hub: LocalHub, api: HfApi) -> None:
-    assert get_full_repo_name("m", token=hub.token) == "local/m"
+def test_the_full_name_of_a_short_one_is_the_users(api: HfApi) -> None:
+    assert api.get_full_repo_name("m") == "local/m"
 
 
 def test_the_folder_on_disk_is_an_ordinary_git_repository(hub: LocalHub, api: HfApi, model: str) -> None:
