@@ -113,13 +113,14 @@ def main() -> None:
     again = ViTForImageClassification.from_pretrained(REPO)
     with torch.no_grad():
         predicted = again(pixel_values=test.images).logits.argmax(-1)
-    loaded = float((predicted == test.labels).float().mean())
+    loaded = float(np.mean((predicted == test.labels).numpy()))
 
+    repository = hub.root / "repos" / "models" / "local" / "digits-vit.git"
     print(f"\nAccuracy on {len(test)} held-out images: {trained:.4f} after training,")
     print(f"{loaded:.4f} of the model loaded back from the Hub.")
     print(callback.summary())
-    print(f"To look into this Hub: hub-callbacks serve --root {HERE / 'hub'}")
-    print(f"Its repositories are git repositories: git log and git clone work in {HERE / 'hub'}")
+    print(f"\nThis Hub ends with the script. Start it again with: hub-callbacks serve --root {hub.root}")
+    print(f"Its repositories are ordinary git repositories: git --git-dir {repository} log --stat")
     callback.close()
     hub.stop()
     assert loaded == trained >= 0.95, (loaded, trained)

@@ -167,9 +167,9 @@ class HubSyncCallback(TrainerCallback):
     ) -> None:
         # Whether a save follows in this step is known only when it comes, or the next step does.
         self._card_due = True
-        if not self._is_training:
-            self._setup = self._setup or self._gather_setup(args, **kwargs)
-            self._push_card_if_due(args, state)
+        if not self._is_training and self._setup:
+            # Only after a training of this Trainer: a script that only evaluates has no card to write.
+            self._push_card_if_due(args, state, f"Evaluation, step {state.global_step}")
 
     @_on_main_process
     def on_save(
@@ -195,6 +195,9 @@ class HubSyncCallback(TrainerCallback):
             self._push(plan_end(folder, state.global_step), args, state, weights_step=step)
         if args.world_size == 1:
             self.finish(show=not args.disable_tqdm)
+        else:
+            # The other ranks may enter a collective next; the wait is when the script ends.
+            self.sync.wait_at_exit = True
 
     def prepare(self, args: TrainingArguments) -> HubSync:
         """The engine for these arguments; a new one where they differ from those of the last Trainer."""
@@ -248,11 +251,12 @@ class HubSyncCallback(TrainerCallback):
         if self._sync is not None:
             self._sync.close()
 
-    def _push_card_if_due(self, args: TrainingArguments, state: TrainerState) -> None:
+    def _push_card_if_due(self, args: TrainingArguments, state: TrainerState, message: str | None = None) -> None:
         if not self._card_due:
             return
         self._card_due = False
-        plan = plan_evaluate(self.settings.hub_strategy, state.global_step, self._message(args, state))
+        message = message or self._message(args, state)
+        plan = plan_evaluate(self.settings.hub_strategy, state.global_step, message)
         if plan is not None and not state.is_hyper_param_search:
             self._push(plan, args, state)
 

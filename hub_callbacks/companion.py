@@ -1,14 +1,7 @@
-"""The pusher's process, as the training process holds it and as it is inside.
+"""The pusher's process, as the training process holds it; `pusher_process` is what runs in it.
 
-The two speak over the pusher's standard input and output, a line each:
-
-- in, first and whenever it changes: a JSON object with the token and limits (never in arguments or on
-  disk); `new` when a push was queued, `stop` to leave. The end of the input means that the training process
-  is gone: the pusher goes on until the outbox is empty, nothing left can be sent, or `ORPHAN_SECONDS` are
-  over.
-- out: a line each time the ledger has grown. What happened stands in the ledger alone.
-
-The process is in a session of its own, so that Ctrl-C reaches the training only, and has a lower priority.
+It is in a session of its own, so that Ctrl-C reaches the training only. If it dies it is started again, a
+bounded number of times; where no process can be started, the same loop runs in a thread.
 """
 
 from __future__ import annotations
@@ -17,45 +10,30 @@ import contextlib
 import json
 import logging
 import os
-import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO
 
 from .outbox import Outbox
-from .signals import Signals
+from .pusher_process import LOG, STALLED, push_all
+from .signals import Orders, Signals
 
 logger = logging.getLogger(__name__)
 
-ORPHAN_SECONDS = 3600.0
-"""How long the pusher tries on after the training process is gone."""
-NICENESS = 5
 RESTARTS = 3
-LOG = "pusher.log"
+"""How often it is started again within `RESTARTS_WITHIN` seconds."""
+RESTARTS_WITHIN = 3600.0
 
 # Not `-m`: the working directory of a training script must not shadow what the pusher imports.
 _START = (
     "import sys; sys.path[:1] = [p for p in sys.path[:1] if p]; sys.path.append(sys.argv[1]); "
-    "from hub_callbacks.companion import main; main(sys.argv[2])"
+    "from hub_callbacks.pusher_process import main; main(sys.argv[2])"
 )
-
-
-@dataclass(frozen=True)
-class Orders:
-    """What the pusher is told at its start.
-
-    Args:
-        token: The token that the user set, or `None`.
-        request_timeout: Seconds that a request may go on without a byte in either direction.
-    """
-
-    token: str | None = None
-    request_timeout: float = 120.0
 
 
 class Companion:
@@ -74,8 +52,9 @@ class Companion:
         self._process: subprocess.Popen[bytes] | None = None
         self._thread: _InThread | None = None
         self._lock = threading.Lock()
-        self._starts = 0
+        self._deaths: list[float] = []
         self._stopping = False
+        self._owner = os.getpid()
 
     @property
     def is_alive(self) -> bool:
@@ -85,22 +64,38 @@ class Companion:
 
     @property
     def is_given_up(self) -> bool:
-        """Whether it died too often to be started again."""
-        return not self.is_alive and self._starts > RESTARTS
+        """Whether it died too often of late to be started again."""
+        return not self.is_alive and self._died_too_often
+
+    @property
+    def _died_too_often(self) -> bool:
+        return sum(time.monotonic() - death < RESTARTS_WITHIN for death in self._deaths) > RESTARTS
+
+    @property
+    def _is_foreign(self) -> bool:
+        """Whether this is the copy in a forked process (a DataLoader's worker): the pusher is not its own."""
+        return os.getpid() != self._owner
 
     def ring(self) -> None:
         """Says that a push was queued; starts the pusher if there is none."""
+        if self._is_foreign:
+            return
         with self._lock:
-            if not self.is_alive and not self._stopping and self._starts <= RESTARTS:
+            if self._may_start():
                 self._start()
             self._tell(b"new\n")
 
+    def _may_start(self) -> bool:
+        return not (self.is_alive or self._stopping or self._died_too_often)
+
     def tell(self, orders: Orders) -> None:
         """Gives new orders, another token for one."""
+        if self._is_foreign:
+            return
         with self._lock:
             self._orders = orders
             if self._thread is not None:
-                self._thread.orders = orders
+                self._thread.signals.orders = orders
             self._tell(_line(orders))
 
     def stop(self, grace: float = 2.0) -> None:
@@ -109,6 +104,8 @@ class Companion:
         Args:
             grace: Seconds that it has before it is killed.
         """
+        if self._is_foreign:
+            return
         with self._lock:
             self._stopping = True
             if self._thread is not None:
@@ -130,10 +127,8 @@ class Companion:
             process.stdin.close()
 
     def _start(self) -> None:
-        self._starts += 1
         try:
-            self._outbox.root.mkdir(parents=True, exist_ok=True)
-            with (self._outbox.root / LOG).open("ab") as log:
+            with _open_log(self._outbox.root / LOG) as log:
                 process = subprocess.Popen(
                     [sys.executable, "-c", _START, str(Path(__file__).parents[1]), str(self._outbox.root)],
                     stdin=subprocess.PIPE,
@@ -170,25 +165,34 @@ class Companion:
             for _ in iter(news.readline, b""):
                 self._on_news()
         status = process.wait()
+        if status != STALLED:
+            self._deaths.append(time.monotonic())
         if self._stopping or process is not self._process:
-            self._on_news()
-            return
-        if self._starts <= RESTARTS:
+            pass
+        elif not self._died_too_often:
             logger.warning("The process that pushes has ended (status %s); it is started again.", status)
-            time.sleep(min(2.0 ** (self._starts - 1), 10))
+            time.sleep(min(2.0 ** (len(self._deaths) - 1), 10))
             with self._lock:
-                if not self._stopping:
+                if self._may_start():
                     self._start()
         else:
             logger.warning(
                 "The process that pushes has ended %s times (status %s; see %s). Training goes on, and what is "
                 "saved waits in %s; `hub-callbacks sync` sends it.",
-                self._starts,
+                len(self._deaths),
                 status,
                 self._outbox.root / LOG,
                 self._outbox.root,
             )
         self._on_news()
+
+
+def _open_log(path: Path) -> IO[bytes]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("ab")
+    except OSError:  # a disk that cannot be written to
+        return open(os.devnull, "ab")
 
 
 def _environment() -> dict[str, str]:
@@ -208,77 +212,19 @@ class _InThread(threading.Thread):
     def __init__(self, outbox: Outbox, orders: Orders, on_news: Callable[[], None]) -> None:
         super().__init__(name="hub_callbacks-pusher", daemon=True)
         self.outbox = outbox
-        self.orders = orders
-        self.signals = Signals(drain=False)
-        self.signals.report = on_news  # type: ignore[method-assign]
+        self.signals = _ThreadSignals(on_news, orders)
 
     def run(self) -> None:
-        from .pusher import Pusher
-        from .repository import Repository
-
-        repository = Repository(lambda: self.orders.token, self.orders.request_timeout)
-        Pusher(Outbox(self.outbox.root), repository, self.signals).run()
+        push_all(self.outbox, self.signals)
 
 
-class _Told(Signals):
-    """What the pusher process is told on its standard input."""
-
-    def __init__(self, lines: IO[bytes]) -> None:
-        self._orphan_since: float | None = None
-        self._parent = os.getppid()
-        super().__init__()
-        self.orders = Orders(**json.loads(lines.readline() or b"{}"))
-        threading.Thread(target=self._listen, args=(lines,), daemon=True).start()
-
-    @property
-    def drain(self) -> bool:
-        """Whether the training process is gone."""
-        if self._orphan_since is None and os.getppid() != self._parent:
-            self._orphan_since = time.monotonic()
-        if self._orphan_since is not None and time.monotonic() - self._orphan_since > ORPHAN_SECONDS:
-            self.stop = True
-        return self._orphan_since is not None
-
-    @drain.setter
-    def drain(self, value: bool) -> None:
-        """Nobody sets it."""
+class _ThreadSignals(Signals):
+    def __init__(self, on_news: Callable[[], None], orders: Orders) -> None:
+        super().__init__(drain=False, orders=orders)
+        self._on_news = on_news
 
     def report(self) -> None:
-        with contextlib.suppress(OSError):  # nobody may listen any more
-            os.write(sys.stdout.fileno(), b"\n")
+        self._on_news()
 
-    def _listen(self, lines: IO[bytes]) -> None:
-        for line in iter(lines.readline, b""):
-            if line.startswith(b"{"):
-                self.orders = Orders(**json.loads(line))
-            self.stop = line.strip() == b"stop"
-            self.ring()
-            if self.stop:
-                time.sleep(0.5)
-                os._exit(0)  # in the middle of an upload; sending a push again is safe
-        self._orphan_since = time.monotonic()
-        self.ring()
-
-
-def main(outbox: str) -> None:
-    """The pusher process."""
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    logging.basicConfig(format="%(asctime)s %(name)s %(message)s", level=logging.WARNING)
-    _shorten(Path(outbox) / LOG)
-    signals = _Told(sys.stdin.buffer)
-    with contextlib.suppress(OSError):
-        os.nice(NICENESS)
-    from .pusher import Pusher
-    from .repository import Repository
-
-    repository = Repository(lambda: signals.orders.token, signals.orders.request_timeout)
-    Pusher(Outbox(outbox), repository, signals).run()
-
-
-def _shorten(log: Path, limit: int = 1_000_000) -> None:
-    """Keeps the end of a log that has grown."""
-    try:
-        if log.stat().st_size > limit:
-            os.truncate(log, 0)
-    except OSError:
-        pass
+    def stalled(self, why: str) -> None:
+        """Nothing: the training's process is not to be ended for it."""

@@ -19,7 +19,9 @@ import hashlib
 import logging
 import os
 import shutil
+import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +33,10 @@ from .errors import OutboxError
 from .manifest import MANIFEST, Push, Target, dump, load
 
 logger = logging.getLogger(__name__)
+
+ABANDONED_AFTER = 24 * 3600.0
+"""Seconds after which what another machine left in staging counts as left by a crash."""
+_HOST = socket.gethostname().replace("~", "-")
 
 
 class Outbox:
@@ -63,7 +69,7 @@ class Outbox:
         try:
             for folder in (self.pushes, self.staging):
                 folder.mkdir(parents=True, exist_ok=True)
-            staged = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=self.staging))
+            staged = Path(tempfile.mkdtemp(prefix=_mine(), dir=self.staging))
         except OSError as error:
             raise OutboxError(error.errno, f"{self.root} cannot be written to: {error.strerror}") from error
         try:
@@ -114,7 +120,7 @@ class Outbox:
                     self.set_aside(name, str(error))
                     continue
                 except OSError as error:  # the disk's trouble, not the push's
-                    self._warn_once(f"{self.pushes / name} cannot be read now ({error}); the others are not affected.")
+                    self._warn_once(f"{self.pushes / name} cannot be read now ({error}); the others can.")
                     continue
             pushes.append(self._read[name])
         return pushes
@@ -123,7 +129,7 @@ class Outbox:
         """Takes a push out of the queue; its files are gone with it."""
         self._read.pop(push_id, None)
         # Renamed first: half a push must never be seen in the queue.
-        gone = self.staging / f"{os.getpid()}-gone-{push_id}"
+        gone = self.staging / f"{_mine()}gone-{push_id}"
         try:
             self.staging.mkdir(exist_ok=True)
             (self.pushes / push_id).rename(gone)
@@ -185,8 +191,13 @@ class Outbox:
             if name in latest and latest[name].state in ledger.FINAL:
                 self.remove(name)
         for staged in _listdir(self.staging):
-            process = staged.split("-")[0]
-            if process.isdigit() and not _is_alive(int(process)):
+            host, _, rest = staged.partition("~")
+            process = rest.partition("~")[0]
+            if host == _HOST and process.isdecimal():
+                is_over = not _is_alive(int(process))
+            else:
+                is_over = _age(self.staging / staged) > ABANDONED_AFTER
+            if is_over:
                 shutil.rmtree(self.staging / staged, ignore_errors=True)
 
     def _warn_once(self, message: str) -> None:
@@ -203,6 +214,19 @@ class Outbox:
             self._newest = max(map(_number, self._names()), default=0)
         self._newest = max(self._newest, *(_number(entry.push) for entry in self._seen.new_entries()), 0)
         return self._newest
+
+
+def _mine() -> str:
+    """Start of the names of what this process puts into staging."""
+    return f"{_HOST}~{os.getpid()}~"
+
+
+def _age(path: Path) -> float:
+    """Seconds since it was last written to."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _listdir(folder: Path) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,9 @@ from huggingface_hub.hf_api import RepoFile
 from .manifest import Target
 
 CONNECT_TIMEOUT = 20.0  # seconds
+
+Uploaded = list[CommitOperationAdd]
+"""Files that are ready to be committed."""
 
 
 class NotABranch(Exception):
@@ -141,26 +144,49 @@ class Repository:
             )
             return Path(file).read_text(encoding="utf-8", errors="replace")
 
+    def upload(self, remote: Remote, files: Mapping[str, Path]) -> Uploaded:
+        """Sends the large files and reads the small ones: from here on, changes on disk change nothing.
+
+        What is there already with the same content is not sent again.
+
+        Args:
+            files: Path in the repository → local file.
+
+        Returns:
+            What `commit` needs of them; it takes the same ones again when it has failed.
+        """
+        operations = [CommitOperationAdd(path, file) for path, file in files.items()]
+        self._api.preupload_lfs_files(
+            remote.repo_id, operations, revision=remote.revision, token=self.token
+        )  # and lets go of the content of those that it uploads
+        for operation in operations:
+            if isinstance(operation.path_or_fileobj, str | Path):
+                operation.path_or_fileobj = Path(operation.path_or_fileobj).read_bytes()
+        return operations
+
     def commit(
         self,
         remote: Remote,
-        additions: dict[str, Path | bytes],
-        deletions: Iterable[str],
+        uploaded: Uploaded,
+        cards: Mapping[str, bytes],
+        deletions: Collection[str],
         message: str,
         description: str,
-        *,
-        on_this_head: bool,
     ) -> CommitInfo:
-        """Makes one commit. What is there already with the same content is not sent again.
+        """Makes one commit; none where it would change nothing.
+
+        With files that depend on what is there (cards, deletions) it is refused (412) when the branch has moved
+        since `remote` was read.
 
         Args:
-            additions: Path in the repository → local file or content.
+            uploaded: What `upload` gave.
+            cards: Path in the repository → content.
             deletions: Paths in the repository.
-            on_this_head: Refuse (412) when the branch has moved since `remote` was read.
         """
         operations: list[CommitOperationAdd | CommitOperationDelete] = [
-            CommitOperationAdd(path, content) for path, content in additions.items()
+            operation for operation in uploaded if operation.path_in_repo not in cards
         ]
+        operations += [CommitOperationAdd(path, content) for path, content in cards.items()]
         operations += [CommitOperationDelete(path, is_folder=False) for path in deletions]
         return self._api.create_commit(
             remote.repo_id,
@@ -168,23 +194,30 @@ class Repository:
             commit_message=message,
             commit_description=description,
             revision=remote.revision,
-            parent_commit=remote.head if on_this_head else None,
+            parent_commit=remote.head if cards or deletions else None,
             token=self.token,
         )
 
 
 def _limit_requests(seconds: float) -> None:
-    """Sets a time-out for the client's requests: on its own it waits for an answer for ever."""
+    """Sets a time-out for the client's requests: on its own it waits for an answer for ever.
+
+    For the whole process, and for good: the client makes itself a new session after a refused connection.
+    """
     session = get_session()
-    if hasattr(session, "timeout"):  # an httpx client: huggingface_hub 1 and newer
-        session.timeout = type(session.timeout)(seconds, connect=CONNECT_TIMEOUT)
+    if hasattr(session, "event_hooks"):  # an httpx client: huggingface_hub 1 and newer
+        from huggingface_hub import set_client_factory
+
+        make, hooks = type(session), session.event_hooks
+        timeout = type(session.timeout)(seconds, connect=min(CONNECT_TIMEOUT, seconds))
+        set_client_factory(lambda: make(event_hooks=hooks, follow_redirects=True, timeout=timeout))
         return
     import requests
     from huggingface_hub import configure_http_backend
 
     class Session(requests.Session):
         def request(self, *args, **kwargs):  # type: ignore[no-untyped-def]
-            kwargs["timeout"] = kwargs.get("timeout") or (CONNECT_TIMEOUT, seconds)
+            kwargs["timeout"] = kwargs.get("timeout") or (min(CONNECT_TIMEOUT, seconds), seconds)
             return super().request(*args, **kwargs)
 
     configure_http_backend(Session)
@@ -197,4 +230,5 @@ __all__ = [
     "NotABranch",
     "Remote",
     "Repository",
+    "Uploaded",
 ]

@@ -49,6 +49,8 @@ class Settings:
         on_error: What happens at the end of a run with pushes that did not arrive: `"warn"` logs a summary,
             `"raise"` raises `PushNotSent`.
         finish_timeout: Seconds that the end of a run waits without any progress before it gives up.
+        max_pending_bytes: What pushes that wait may keep on disk that nothing else keeps (checkpoints that were
+            deleted meanwhile); `None` is no limit. Older pushes give way; the newest never does.
 
     Raises:
         SettingsError: for a value that cannot work, with what to change.
@@ -63,6 +65,7 @@ class Settings:
     hub_revision: str | None = None
     on_error: str = "warn"
     finish_timeout: float = 180.0
+    max_pending_bytes: int | None = None
 
     def __post_init__(self) -> None:
         _require(
@@ -76,6 +79,11 @@ class Settings:
         _require(
             isinstance(self.finish_timeout, int | float) and self.finish_timeout >= 0,
             f"finish_timeout is {self.finish_timeout!r}; it is a number of seconds, 0 or more.",
+        )
+        _require(
+            self.max_pending_bytes is None
+            or (isinstance(self.max_pending_bytes, int) and self.max_pending_bytes >= 0),
+            f"max_pending_bytes is {self.max_pending_bytes!r}; it is a number of bytes, or None.",
         )
         _require(
             self.hub_token is None or (isinstance(self.hub_token, str) and bool(self.hub_token.strip())),

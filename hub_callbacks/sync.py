@@ -24,12 +24,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import ledger
-from .companion import Companion, Orders
+from .companion import Companion
 from .errors import PushNotSent
 from .manifest import CARD_FACTS, LOCAL_CARD, Push, PushPart, Target
 from .outbox import Outbox
 from .plan import Plan
 from .settings import Settings
+from .signals import Orders
 from .snapshot import Frozen, freeze
 
 if TYPE_CHECKING:
@@ -88,12 +89,12 @@ class HubSync:
 
     Args:
         settings: What is pushed where.
-        request_timeout: Seconds that a request to the Hub may go on without a byte in either direction.
+        orders: Limits of the pusher; the token and `max_pending_bytes` are taken from the settings.
 
     Not for use from several threads at once.
     """
 
-    def __init__(self, settings: Settings, request_timeout: float = 120.0) -> None:
+    def __init__(self, settings: Settings, orders: Orders | None = None) -> None:
         self.settings = settings
         self.target = Target(settings.hub_model_id, settings.hub_revision, settings.hub_private_repo)
         self.outbox = Outbox(settings.outbox)
@@ -109,9 +110,13 @@ class HubSync:
         self._summary = Summary()
         self._last_progress = time.monotonic()
         self._said: set[str] = set()
+        self._commits: set[str] = set()
+        self.wait_at_exit = False
         self._closed = False
         on_news = weakref.WeakMethod(self._read_news)
-        self._orders = Orders(settings.hub_token, request_timeout)
+        self._orders = replace(
+            orders or Orders(), token=settings.hub_token, max_pending_bytes=settings.max_pending_bytes
+        )
         self._companion = Companion(
             self.outbox,
             self._orders,
@@ -136,11 +141,15 @@ class HubSync:
 
     def start(self) -> None:
         """Queues the creation of the repository, and starts the pusher; what an earlier run left is sent first."""
-        self._queue(Plan("create the repository", 0, card=False), None, None, {})
+        try:
+            self._queue(Plan("create the repository", 0, card=False), None, None, {})
+        except OSError as error:
+            logger.warning("%s cannot take pushes (%s); nothing is pushed until it can.", self.outbox.root, error)
 
     def use_token(self, token: str) -> None:
         """Has what is sent from now on sent with another token."""
-        self._companion.tell(replace(self._orders, token=token))
+        self._orders = replace(self._orders, token=token)
+        self._companion.tell(self._orders)
 
     def push(
         self,
@@ -169,7 +178,9 @@ class HubSync:
         future: Future[CommitInfo] = Future()
         self.pushes.append(future)
         try:
-            push = self._queue(plan, card, readme, replacements or {}, description, target)
+            with self._news:  # no news of it may come before its future is known
+                push = self._queue(plan, card, readme, replacements or {}, description, target)
+                self._futures[push.id] = future
         except OSError as error:
             why = (
                 f"{plan.message!r} could not be put into {self.outbox.root} ({error}) and will not reach the Hub. "
@@ -181,8 +192,6 @@ class HubSync:
             self._summary.notes.append(why)
             future.set_exception(PushNotSent(why))
             return future
-        with self._news:
-            self._futures[push.id] = future
         self._read_news()
         return future
 
@@ -264,7 +273,9 @@ class HubSync:
         if entry.state in ledger.FINAL:
             self._last_progress = time.monotonic()
         if entry.push in self._futures:
-            self._summary.commits += entry.state == ledger.DONE
+            if entry.state == ledger.DONE and entry.commit:
+                self._commits.add(entry.commit)  # a push that changed nothing made none of its own
+            self._summary.commits = len(self._commits)
             self._summary.size += (entry.size or 0) if entry.state == ledger.DONE else 0
             self._summary.superseded += entry.state == ledger.SUPERSEDED
             self._summary.lost += entry.state == ledger.LOST
@@ -425,6 +436,6 @@ _engines: weakref.WeakSet[HubSync] = weakref.WeakSet()
 def _close_all() -> None:
     for engine in list(_engines):
         try:
-            engine.close(EXIT_GRACE)
+            engine.close(None if engine.wait_at_exit else EXIT_GRACE)
         except PushNotSent as error:
             logger.error("%s", error)

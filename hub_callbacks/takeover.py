@@ -71,7 +71,8 @@ def _push_to_hub(
     **card: Any,
 ) -> Any:
     """The script's final push: model, card and what is new in `output_dir`, in one commit."""
-    trainer.callback_handler.call_event("on_push_begin", trainer.args, trainer.state, trainer.control)
+    if hasattr(trainer.callback_handler, "on_push_begin"):  # since transformers 5
+        trainer.callback_handler.on_push_begin(trainer.args, trainer.state, trainer.control)
     output_dir = callback.prepare(trainer.args).settings.output_dir if trainer.is_world_process_zero() else None
     before = _times(output_dir)
     trainer.save_model(_internal_call=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from .repository import HfHubHTTPError, NotABranch
@@ -45,12 +47,13 @@ def judge(error: BaseException) -> Verdict:
     """Judges the exception that ended an attempt."""
     if isinstance(error, NotABranch):
         return Verdict(f"{error} {_STAY}", again=False, all_pushes=True)
-    response = getattr(error, "response", None)
-    status = getattr(response, "status_code", None)
-    if status is None:
+    answered = _answered(error)
+    if answered is None:
         if isinstance(error, _BUGS) and "JSONDecodeError" not in type(error).__name__:
             return Verdict(f"{_say(error)}. {_STAY} This looks like a bug; please report it.", again=False)
         return Verdict(_say(error), again=True)
+    error, response = answered, answered.response  # type: ignore[attr-defined]
+    status = response.status_code
     if status in TRANSIENT_STATUS or _is_quota_for_now(status, error):
         return Verdict(_say(error), again=True, after=_asked_to_wait(response))
     if _is_storage(error):
@@ -62,6 +65,16 @@ def judge(error: BaseException) -> Verdict:
         again=False,
         all_pushes=status in (401, 402, 403) or gone,
     )
+
+
+def _answered(error: BaseException) -> BaseException | None:
+    """The error that carries the Hub's answer: it, or what it was raised from (LFS uploads are wrapped)."""
+    link: BaseException | None = error
+    while link is not None:
+        if getattr(getattr(link, "response", None), "status_code", None) is not None:
+            return link
+        link = link.__cause__
+    return None
 
 
 def refused_metadata(error: BaseException) -> list[str] | None:
@@ -94,11 +107,7 @@ def _asked_to_wait(response: Any) -> float:
     if value.strip().isdigit():
         return float(value)
     if value:
-        from email.utils import parsedate_to_datetime
-
         try:
-            import time
-
             return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
         except ValueError:
             pass
@@ -107,9 +116,9 @@ def _asked_to_wait(response: Any) -> float:
 
 
 def _say(error: BaseException) -> str:
+    """Without the request's identifier, which is in the log: the same trouble is said once."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     message = getattr(error, "server_message", None) or str(error).strip() or type(error).__name__
+    message = re.sub(r"\(Request ID: [^)]*\)", "", message)
     message = " ".join(line.strip() for line in message.splitlines() if line.strip())
-    request = getattr(error, "request_id", None)
-    said = f"The Hub answered {status}: " if status else f"{type(error).__name__}: "
-    return (said + message + (f" (request {request})" if request and request not in message else "")).rstrip(".")
+    return ((f"The Hub answered {status}: " if status else f"{type(error).__name__}: ") + message).rstrip(". ")

@@ -82,7 +82,7 @@ def gather_setup(
         `name`, `repo_id`, `revision`, `model`, `processing`, `datasets`, `hyperparameters`, `training`,
         `hardware` and `versions`. What cannot be found out is left out: a fact never stops a training.
     """
-    output_dir = getattr(args, "output_dir", None)
+    output_dir = attempt(lambda: args.output_dir)
     setup: dict[str, Any] = {
         "name": repo_id.rsplit("/", 1)[-1] if repo_id else Path(output_dir).name if output_dir else None,
         "repo_id": repo_id,

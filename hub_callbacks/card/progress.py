@@ -84,7 +84,8 @@ def _training_rows(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if i < len(history):
             rows.append(history[i])
         done = i
-    return rows
+    last = next((row for row in reversed(history) if "loss" in row), None)
+    return rows if last is None or rows[-1] is last else [*rows[: MAX_TRAINING_ROWS - 1], last]
 
 
 def _columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:

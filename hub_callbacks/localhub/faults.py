@@ -186,11 +186,20 @@ class Trouble:
         found = find_route(scope["method"], path)
         operation = found[0].operation if found else None
         status: int | None = None
+        noted = False
+
+        def note() -> None:
+            nonlocal noted
+            if not noted:
+                noted = True
+                self.seen.append(Seen(scope["method"], path, status, operation))
 
         async def noted_send(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+            elif not message.get("more_body"):
+                note()  # before the client can know that the answer is complete
             await send(message)
 
         injection = next(
@@ -199,7 +208,7 @@ class Trouble:
         try:
             await self._run(injection, scope, self._paced(receive), noted_send)
         finally:
-            self.seen.append(Seen(scope["method"], path, status, operation))
+            note()
 
     async def _run(self, injection: Injection | None, scope: Scope, receive: Receive, send: Send) -> None:
         action = injection.fault.action if injection else None

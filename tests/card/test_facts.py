@@ -81,7 +81,14 @@ def test_several_evaluation_datasets_keep_their_names() -> None:
 def test_hyperparameters_are_the_important_ones_and_what_is_not_the_default(tmp_path: Path) -> None:
     args = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
     plain = gather_setup(args=args)["hyperparameters"]
-    assert {"learning_rate", "train_batch_size", "optimizer", "lr_scheduler_type", "num_train_epochs", "seed"} <= set(plain)
+    assert {
+        "learning_rate",
+        "train_batch_size",
+        "optimizer",
+        "lr_scheduler_type",
+        "num_train_epochs",
+        "seed",
+    } <= set(plain)
     assert not {"weight_decay", "label_smoothing_factor", "max_grad_norm"} & set(plain)
     args = TrainingArguments(
         output_dir=str(tmp_path),
@@ -112,7 +119,12 @@ def test_hyperparameters_of_a_subclass_are_told_without_its_paths_and_names(tmp_
         ref_model_path: str = ""
 
     args = PreferenceArguments(
-        output_dir=str(tmp_path), use_cpu=True, report_to="none", beta=0.5, api_key="s3cret", ref_model_path="/data/ref"
+        output_dir=str(tmp_path),
+        use_cpu=True,
+        report_to="none",
+        beta=0.5,
+        api_key="s3cret",
+        ref_model_path="/data/ref",
     )
     found = gather_setup(args=args)["hyperparameters"]
     assert found["beta"] == 0.5

@@ -59,13 +59,16 @@ def test_a_card_shows_the_metrics_of_the_weights_it_stands_beside(run_of: Runs) 
     headline = text.split("hub_callbacks:end intro")[0]
     assert f"{by_step[progress['best_step']]['eval_accuracy'] * 100:.2f} %" in headline
     assert f"{by_step[16]['eval_accuracy'] * 100:.2f} %" not in headline
-    assert f"The weights here are those of that step, the best by accuracy." in headline
+    assert "The weights here are those of that step, the best by accuracy." in headline
 
 
 def test_a_card_of_weights_that_were_not_evaluated_says_so(facts: Scenario) -> None:
     setup, progress, options = facts
     text = render_card(setup, progress | {"step": 14, "weights_step": 14}, options).text
-    assert "Measured after step 12 (epoch 1.5); the weights here are those of step 14, which was not evaluated" in text
+    assert (
+        "Measured after step 12 (epoch 1.5); the weights here are those of step 14, which was not evaluated"
+        in text
+    )
     assert "model-index" not in text.split("---\n")[1]
 
 
