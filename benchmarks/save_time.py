@@ -12,36 +12,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
-import shutil
 import statistics
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-
-@contextlib.contextmanager
-def hub_process(root: Path) -> Iterator[None]:
-    """An embedded Hub in its own process, in this process's environment."""
-    hub = subprocess.Popen(
-        [sys.executable, "-m", "hub_callbacks.localhub", "--root", str(root), "--port", "0"],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert hub.stdout is not None
-    line = hub.stdout.readline()
-    settings = (word for word in line.split() if word.startswith(("HF_ENDPOINT=", "HF_TOKEN=")))
-    os.environ.update(word.split("=", 1) for word in settings)
-    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
-    try:
-        yield
-    finally:
-        hub.terminate()
-        hub.wait()
+from common import hub_process, timed, work_folder
 
 
 def model_of(megabytes: int) -> Any:
@@ -59,17 +34,6 @@ def model_of(megabytes: int) -> Any:
             num_hidden_layers=max(1, round(megabytes / per_layer)),
         )
     )
-
-
-def timed(function: Callable[..., Any], seconds: list[float]) -> Callable[..., Any]:
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        started = time.perf_counter()
-        try:
-            return function(*args, **kwargs)
-        finally:
-            seconds.append(time.perf_counter() - started)
-
-    return wrapper
 
 
 def run(megabytes: int, saves: int, ours: bool, folder: Path) -> list[float]:
@@ -118,17 +82,13 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[30, 250, 800], help="MB of weights")
     parser.add_argument("--saves", type=int, default=4)
     options = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="save-time-", dir="."))
-    try:
-        with hub_process(folder / "hub"):
-            print(f"{'weights':>10} {'stock, median':>14} {'callback, median':>17} {'worst':>10} {'ratio':>8}")
-            for size in options.sizes:
-                stock = run(size, options.saves, ours=False, folder=folder)
-                ours = run(size, options.saves, ours=True, folder=folder)
-                a, b, worst = (1000 * t for t in (statistics.median(stock), statistics.median(ours), max(ours)))
-                print(f"{size:>7} MB {a:>11.0f} ms {b:>14.1f} ms {worst:>7.1f} ms {a / b:>7.0f}x", flush=True)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with work_folder() as folder, hub_process(folder / "hub"):
+        print(f"{'weights':>10} {'stock, median':>14} {'callback, median':>17} {'worst':>10} {'ratio':>8}")
+        for size in options.sizes:
+            stock = run(size, options.saves, ours=False, folder=folder)
+            ours = run(size, options.saves, ours=True, folder=folder)
+            a, b, worst = (1000 * t for t in (statistics.median(stock), statistics.median(ours), max(ours)))
+            print(f"{size:>7} MB {a:>11.0f} ms {b:>14.1f} ms {worst:>7.1f} ms {a / b:>7.0f}x", flush=True)
 
 
 if __name__ == "__main__":

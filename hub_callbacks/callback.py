@@ -14,9 +14,17 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from . import redaction, takeover
 from .card import gather_progress, gather_setup
-from .final_model import final_model
+from .final_model import final_model, is_sharded
 from .manifest import Target
-from .plan import Plan, plan_end, plan_evaluate, plan_output_dir, plan_save, progress_message
+from .plan import (
+    INCOMPLETE_MARKER,
+    Plan,
+    plan_end,
+    plan_evaluate,
+    plan_output_dir,
+    plan_save,
+    progress_message,
+)
 from .settings import Settings, resolve
 from .sync import HubSync, Summary
 
@@ -108,6 +116,10 @@ class HubSyncCallback(TrainerCallback):
             "finish_timeout": finish_timeout,
         }
         self._sync: HubSync | None = None
+        self._engines: dict[Settings, HubSync] = {}
+        self._saved: set[int] = set()
+        self._incomplete: int | None = None
+        self._began = 0.0
         self._setup: dict[str, Any] = {}
         self._card_due = False
         self._is_training = False
@@ -150,7 +162,11 @@ class HubSyncCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        self.prepare(args)
         self._is_training = True
+        self._saved.clear()
+        self._incomplete = None
+        self._began = time.time()
         self._setup = self._gather_setup(args, **kwargs)
         if state.is_hyper_param_search:
             logger.warning("The trials of a hyperparameter search are not pushed; a train() after it is.")
@@ -159,7 +175,16 @@ class HubSyncCallback(TrainerCallback):
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        if self._incomplete is not None:
+            self._push_checkpoint(self._incomplete, args, state)
         self._push_card_if_due(args, state)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """On every rank: a sharded model can only be saved by all of them, so its last step has to be a save."""
+        if is_sharded(args) and (state.global_step >= state.max_steps or control.should_training_stop):
+            control.should_save = True
 
     @_on_main_process
     def on_evaluate(
@@ -175,13 +200,9 @@ class HubSyncCallback(TrainerCallback):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if state.is_hyper_param_search:
-            return
-        checkpoint = self.settings.output_dir / f"checkpoint-{state.global_step}"
-        plan = plan_save(self.settings.hub_strategy, checkpoint, state.global_step, self._message(args, state))
-        self._card_due = False
-        if plan is not None:
-            self._push(plan, args, state)
+        if not state.is_hyper_param_search:
+            self._card_due = False
+            self._push_checkpoint(state.global_step, args, state)
 
     @_on_main_process
     def on_train_end(
@@ -191,8 +212,19 @@ class HubSyncCallback(TrainerCallback):
         self._card_due = False
         if state.is_hyper_param_search:
             return
-        with final_model(args, state, self.sync.outbox, **kwargs) as (folder, step):
-            self._push(plan_end(folder, state.global_step), args, state, weights_step=step)
+        if self._incomplete is not None:
+            self._push_checkpoint(self._incomplete, args, state)
+        elif self._has_unannounced_checkpoint(state.global_step):
+            self._push_checkpoint(state.global_step, args, state)
+        with final_model(args, state, self._saved, self.sync.outbox, **kwargs) as found:
+            if found is None:
+                logger.warning(
+                    "The final model is sharded and no checkpoint holds it, so it was not pushed. "
+                    "Set save_strategy, so that there is one."
+                )
+            else:
+                folder, step = found
+                self._push(plan_end(folder, state.global_step), args, state, weights_step=step)
         if args.world_size == 1:
             self.finish(show=not args.disable_tqdm)
         else:
@@ -200,12 +232,11 @@ class HubSyncCallback(TrainerCallback):
             self.sync.wait_at_exit = True
 
     def prepare(self, args: TrainingArguments) -> HubSync:
-        """The engine for these arguments; a new one where they differ from those of the last Trainer."""
+        """The engine for these arguments: that of an earlier Trainer if they are the same, else a new one."""
         settings = resolve(args, self._overrides)
-        if self._sync is None or self._sync.is_closed or self._sync.settings != settings:
-            if self._sync is not None:
-                self._sync.close()
-            self._sync = HubSync(settings)
+        if settings not in self._engines or self._engines[settings].is_closed:
+            self._engines[settings] = HubSync(settings)
+        self._sync = self._engines[settings]
         return self._sync
 
     def push_output_dir(
@@ -247,9 +278,28 @@ class HubSyncCallback(TrainerCallback):
             self._waited += time.perf_counter() - started
 
     def close(self) -> None:
-        """Ends the background process; done by itself when the interpreter ends."""
-        if self._sync is not None:
-            self._sync.close()
+        """Waits as `finish` does and ends the background process; done by itself when the interpreter ends."""
+        for engine in self._engines.values():
+            engine.close()
+
+    def _has_unannounced_checkpoint(self, step: int) -> bool:
+        """Whether there is a checkpoint of this training that no save was announced for.
+
+        The Trainer writes one on SIGTERM (`enable_jit_checkpoint`).
+        """
+        written = self.settings.output_dir / f"checkpoint-{step}" / "trainer_state.json"
+        return step not in self._saved and written.is_file() and written.stat().st_mtime >= self._began
+
+    def _push_checkpoint(self, step: int, args: TrainingArguments, state: TrainerState) -> None:
+        """Queues a checkpoint folder that is complete; one that is not is looked at again later."""
+        checkpoint = self.settings.output_dir / f"checkpoint-{step}"
+        self._incomplete = step if (checkpoint / INCOMPLETE_MARKER).exists() else None
+        if self._incomplete is not None or not checkpoint.is_dir():
+            return
+        self._saved.add(step)
+        plan = plan_save(self.settings.hub_strategy, checkpoint, step, self._message(args, state, step))
+        if plan is not None:
+            self._push(plan, args, state)
 
     def _push_card_if_due(self, args: TrainingArguments, state: TrainerState, message: str | None = None) -> None:
         if not self._card_due:
@@ -294,13 +344,13 @@ class HubSyncCallback(TrainerCallback):
         )
 
     @staticmethod
-    def _message(args: TrainingArguments, state: TrainerState) -> str:
+    def _message(args: TrainingArguments, state: TrainerState, step: int | None = None) -> str:
         unit = "epoch" if str(getattr(args.save_strategy, "value", args.save_strategy)) == "epoch" else "step"
-        return progress_message(unit, state.global_step, state.epoch)  # type: ignore[arg-type]
+        return progress_message(unit, state.global_step if step is None else step, state.epoch)  # type: ignore[arg-type]
 
     # A Trainer may copy or pickle its callbacks (hyperparameter search does); processes do not travel.
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_sync": None}
+        return self.__dict__ | {"_sync": None, "_engines": {}}
 
 
 def find(trainer: Any) -> HubSyncCallback | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,18 @@ from .outbox import Outbox
 from .plan import INCOMPLETE_MARKER
 
 
-def checkpoint_with_final_weights(args: Any, state: Any) -> tuple[Path, int] | None:
+def is_sharded(args: Any) -> bool:
+    """Whether no single process holds the whole model, so that saving it is an operation of all of them."""
+    return bool(args.fsdp or args.deepspeed)
+
+
+def checkpoint_with_final_weights(args: Any, state: Any, saved: Collection[int]) -> tuple[Path, int] | None:
     """The checkpoint folder that holds what the model holds now, and its step; `None` when there is none.
 
     Args:
         args: The `TrainingArguments`.
         state: The `TrainerState` at the end of training, after `load_best_model_at_end` did its work.
+        saved: Steps that this training has saved; a folder of that name may be an earlier training's.
     """
     best = state.best_model_checkpoint
     if args.load_best_model_at_end and best is not None:
@@ -26,20 +32,31 @@ def checkpoint_with_final_weights(args: Any, state: Any) -> tuple[Path, int] | N
         step = folder.name.rpartition("-")[2]
         return (folder, int(step)) if _is_complete(folder) and step.isdigit() else None
     folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-    return (folder, state.global_step) if _is_complete(folder) else None
+    return (folder, state.global_step) if state.global_step in saved and _is_complete(folder) else None
 
 
 @contextlib.contextmanager
 def final_model(
-    args: Any, state: Any, outbox: Outbox, *, model: Any, processing_class: Any = None, **_: Any
-) -> Iterator[tuple[Path, int]]:
+    args: Any,
+    state: Any,
+    saved: Collection[int],
+    outbox: Outbox,
+    *,
+    model: Any,
+    processing_class: Any = None,
+    **_: Any,
+) -> Iterator[tuple[Path, int] | None]:
     """A folder with the final model, loadable, and the step that its weights belong to.
 
-    It is saved only where no checkpoint holds it; the copy is gone at the end of the `with` block.
+    It is saved only where no checkpoint holds it; the copy is gone at the end of the `with` block. `None` for a
+    sharded model that no checkpoint holds: one process cannot save it.
     """
-    found = checkpoint_with_final_weights(args, state)
+    found = checkpoint_with_final_weights(args, state, saved)
     if found is not None:
         yield found
+        return
+    if is_sharded(args):
+        yield None
         return
     outbox.staging.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="final-", dir=outbox.staging))

@@ -59,6 +59,7 @@ class Pusher:
     _refused: dict[str, Verdict] = field(default_factory=dict)
     _seen: set[str] = field(default_factory=set)
     _done: Done = field(default_factory=dict)
+    _trouble: dict[str, str] = field(default_factory=dict)
     _asked_with: str | None = None
 
     def run(self) -> None:
@@ -114,7 +115,8 @@ class Pusher:
             self._wait_for_work()
             return
         push = waiting[0]
-        self.outbox.record(ledger.Entry(push.id, ledger.RUNNING, message=push.message))
+        trouble = self._trouble.get(push.id)
+        self.outbox.record(ledger.Entry(push.id, ledger.RUNNING, message=push.message, why=trouble))
         self.signals.report()
         started = time.monotonic()
         self._asked_with = self.repository.token
@@ -242,6 +244,7 @@ class Pusher:
         logger.warning("push %s failed", push.id, exc_info=error)
         verdict = judge(error)
         verdict = replace(verdict, why=hide(verdict.why, [self.repository.token, self._asked_with]))
+        self._trouble[push.id] = verdict.why
         self.repository.forget()
         if verdict.again:
             raise TryAgain(push, verdict) from None
@@ -254,6 +257,7 @@ class Pusher:
         self.signals.report()
 
     def _leave(self, entry: ledger.Entry) -> None:
+        self._trouble.pop(entry.push, None)
         self.outbox.record(entry)
         self.outbox.remove(entry.push)
         self.signals.report()

@@ -15,6 +15,7 @@ from transformers import (
     T5Config,
     T5ForConditionalGeneration,
     Trainer,
+    TrainerCallback,
 )
 
 from hub_callbacks import HubSyncCallback
@@ -218,3 +219,65 @@ def test_a_second_training_with_the_same_trainer_goes_on_pushing(hub, api, repo,
     callback.close()
     assert titles(api, repo) == ["End of training", "End of training"]
     assert on_hub(tmp_path, repo) == root_of(digests(tmp_path / repo / "checkpoint-8"))
+
+
+def test_a_checkpoint_of_an_earlier_run_is_not_taken_for_the_final_model(hub, api, repo, tmp_path):
+    train(tmp_path, repo, hub_strategy="end")
+    trainer, _, _ = train(tmp_path, repo, classifier(seed=1), hub_strategy="end", save_strategy="no")
+    again = BertForSequenceClassification.from_pretrained(f"local/{repo}", cache_dir=tmp_path / "cache")
+    assert same_weights(again, trainer.model)
+
+
+def test_a_checkpoint_that_is_marked_incomplete_waits_until_it_is_complete(hub, api, repo, tmp_path):
+    class Marks(TrainerCallback):
+        """Leaves a marker in the first checkpoint, and takes it away two steps later."""
+
+        marker = tmp_path / repo / "checkpoint-2" / "checkpoint-is-incomplete.txt"
+
+        def on_save(self, args, state, control, **kwargs):
+            if state.global_step == 2:
+                self.marker.touch()
+
+        def on_step_end(self, args, state, control, **kwargs):
+            control.should_save = state.global_step == 2
+            if state.global_step == 4:
+                assert not callback.pushes
+                self.marker.unlink()
+
+    callback = HubSyncCallback(hub_strategy="all_checkpoints", hub_always_push=True)
+    trainer = Trainer(
+        classifier(),
+        arguments(tmp_path / repo, save_steps=100),
+        train_dataset=Sentences(),
+        callbacks=[Marks(), callback],
+    )
+    trainer.train()
+    callback.close()
+    assert titles(api, repo) == ["Training in progress, step 2", "End of training"]
+    assert on_hub(tmp_path, repo).keys() >= {"checkpoint-2/model.safetensors", "checkpoint-2/optimizer.pt"}
+    assert not any("incomplete" in path for path in on_hub(tmp_path, repo))
+
+
+def test_an_emergency_checkpoint_is_pushed_though_no_save_was_announced(hub, api, repo, tmp_path):
+    class Emergency(TrainerCallback):
+        """What the Trainer does on SIGTERM: saves by itself, without an event, and stops."""
+
+        trainer: Trainer
+
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 3:
+                self.trainer._save_checkpoint(self.trainer.model, trial=None)
+                control.should_save = False
+                control.should_training_stop = True
+
+    emergency, callback = Emergency(), HubSyncCallback(hub_strategy="checkpoint", hub_always_push=True)
+    trainer = Trainer(
+        classifier(), arguments(tmp_path / repo), train_dataset=Sentences(), callbacks=[emergency, callback]
+    )
+    emergency.trainer = trainer
+    trainer.train()
+    callback.close()
+    # The end finds nothing new to push, and makes no empty commit.
+    assert titles(api, repo) == ["Training in progress, step 2", "Training in progress, step 3"]
+    saved = digests(tmp_path / repo / "checkpoint-3")
+    assert on_hub(tmp_path, repo) == root_of(saved) | below("last-checkpoint", saved)

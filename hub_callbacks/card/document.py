@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import yaml
 
 MARK = "hub_callbacks"
+REFUSED = "refused:"
 NOTE = "Written by hub_callbacks. What stands outside of these markers is yours and stays."
 
 _BEGIN = re.compile(rf"<!-- {MARK}:begin (?P<name>[\w-]+)(?: (?P<stamp>[0-9a-f]{{8}}))?(?: [^\n]*)?-->[ \t]*")
@@ -59,12 +60,12 @@ class State:
         keys: Metadata key → hash of the generated value; for a list of words, the hashes of its items.
             `refused:` stands before the hash of a value that the Hub did not take.
         sections: Names of the sections that were generated.
-        local: Hash of a person's part of the local README that was last taken over.
+        local: Hashes of the lines and the keys of the local README that was last taken over (see `edits`).
     """
 
     keys: dict[str, Any] = field(default_factory=dict)
     sections: list[str] = field(default_factory=list)
-    local: str | None = None
+    local: dict[str, Any] | None = None
 
     def __str__(self) -> str:
         found = {"keys": self.keys, "sections": self.sections} | ({"local": self.local} if self.local else {})
@@ -266,7 +267,10 @@ def _end_of(lines: list[str], start: int, name: str) -> int | None:
 def _state(text: str) -> State | None:
     try:
         found = json.loads(text)
-        return State(dict(found["keys"]), [str(name) for name in found["sections"]], found.get("local"))
+        local = found.get("local")
+        if local is not None:
+            local = {"lines": str(local["lines"]), "keys": dict(local["keys"])}
+        return State(dict(found["keys"]), [str(name) for name in found["sections"]], local)
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
 

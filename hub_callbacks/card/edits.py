@@ -1,21 +1,21 @@
-"""What a person wrote, from three texts: the local README, the one on the Hub and the one pushed last.
+"""What a person wrote, from the local README and the one on the Hub, which both may have been edited.
 
-The card that was pushed last is the common ancestor only while nobody edits on the Hub: from then on the
-local file lacks text that the pushed card has, and that must not look like a deletion. So the state comment
-of a pushed card carries a hash of the local text that went into it. A local text with that hash has not
-changed, whatever it lacks. One that has changed is merged with what it was made from: with the pushed card,
-if that is the local text plus what was generated; else with the lines that both share, so that lines which
-came from the Hub stay.
+The common ancestor of the two is the local text that went into the last push. The card that was pushed is
+not: as soon as somebody edits on the Hub it holds text that the local file lacks, and that must not look
+like a deletion. So the state comment of a pushed card records the local text: a hash of each line and of
+each metadata key. That is all that a three-way merge needs, for it only compares the ancestor's lines.
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from .document import (
+    REFUSED,
     Document,
     Entry,
     Section,
@@ -31,59 +31,62 @@ from .document import (
 
 _SECTION = "\0section:"
 """Stands for a generated section while lines are merged: no text has a zero byte."""
+_DELETED = "deleted"
 
 
 def combine_edits(local: str | None, remote: str | None, last_pushed: str | None) -> str | None:
-    """The README whose text a person wrote, to be passed to `merge_card` as `existing`.
+    """The README with what a person wrote, to be passed to `merge_card` as `existing`.
 
-    Whichever of the local and the remote text changed since the last push is taken. Where both changed, both
-    changes are; where both changed the same lines, both texts stand, the remote one first; where both set
-    the same metadata key, the remote value wins (lists are joined).
+    What changed on one side since the last push is taken. Where both changed the same lines, both texts
+    stand, the remote one first; where both set the same metadata key, the remote value wins (lists are
+    joined).
 
     Args:
         local: README.md of the output folder as it is now, `None` where there is none.
-        remote: README.md on the Hub as it is now.
-        last_pushed: README.md as it was pushed last.
+        remote: README.md on the Hub as it is now, `None` where there is none.
+        last_pushed: README.md as it was pushed last; it takes the place of a remote one that is not there,
+            and knows the ancestor where the state comment was removed on the Hub.
 
     Returns:
         `None` where all three are. The text has the remote's line ends.
     """
-    theirs = remote if remote is not None else last_pushed
+    there = remote if remote is not None and remote.strip() else last_pushed
     if local is None or not local.strip():
-        return theirs if theirs is not None else local
+        return there if there is not None else local
     mine = parse(normalize(local))
-    seen = person_hash(mine)
-    if theirs is None or not theirs.strip():
+    seen = _record(mine)
+    if there is None or not there.strip():
         return str(with_state(mine, replace(mine.state or State(), local=seen)))
-    other = parse(normalize(theirs))
-    pushed = parse(normalize(last_pushed)) if last_pushed else None
-    state = other.state or (pushed.state if pushed else None) or State()
-    if seen == (state.local or (pushed and pushed.state and pushed.state.local)):
-        return theirs if other.state else str(with_state(other, replace(state, local=seen)))
+    theirs = parse(normalize(there))
+    pushed = parse(normalize(last_pushed)) if last_pushed else theirs
+    state = theirs.state or pushed.state or State()
+    ancestor = state.local or (pushed.state.local if pushed.state else None)
+    if ancestor == seen:
+        return there if theirs.state else str(with_state(theirs, replace(state, local=seen)))
 
-    ancestor = pushed or other
-    exact = pushed is not None and person_hash(pushed) == state.local
-    front, tail = _merge_metadata(mine, other, pushed, exact=exact)
-    base = _lines(ancestor)
-    if not exact:
-        base = _shared(base, _lines(mine))
-    # A section that the local file never had was not deleted from it.
-    could_have = set(mine.sections) | set(mine.state.sections if mine.state else ())
-    base = [line for line in base if not line.startswith(_SECTION) or line.removeprefix(_SECTION) in could_have]
-    lines = merge_lines(base, _lines(mine), _lines(other))
-    parts = _parts(lines, [other, mine, *([pushed] if pushed else [])])
-    merged = with_state(Document(front, parts, tail), replace(state, local=seen))
-    return str(merged).replace("\n", "\r\n" if "\r\n" in theirs else "\n")
+    here, yonder = _lines(mine), _lines(theirs)
+    base = _decode(ancestor["lines"]) if ancestor else _common(here, yonder)
+    front = _merge_metadata(mine, theirs, ancestor["keys"] if ancestor else {})
+    parts = _parts(merge_lines(base, here, yonder), [theirs, mine, pushed])
+    merged = with_state(Document(front, parts, theirs.tail), replace(state, local=seen))
+    return str(merged).replace("\n", "\r\n" if "\r\n" in there else "\n")
 
 
-def person_hash(document: Document) -> str:
-    """Hash of what a person wrote; blank lines and blanks at line ends do not count."""
-    lines = [line.rstrip() for line in _lines(document) if line.strip() and not line.startswith(_SECTION)]
-    metadata = sorted((key, hash_of(value)) for key, value in _person_metadata(document).items())
-    return digest("\n".join([*lines, *map(repr, metadata)]))
+def _record(document: Document) -> dict[str, Any]:
+    """What `State.local` notes about a local README."""
+    return {"lines": "".join(_token(line) or "." for line in _lines(document)), "keys": _person_keys(document)}
+
+
+def _decode(lines: str) -> list[str]:
+    return [token.strip(".") for token in re.findall(r"[0-9a-f]{6}|\.", lines)]
 
 
 # ---------------------------------------------------------------------------------------------------- text
+
+
+def _token(line: str) -> str:
+    """What a line is compared by: blanks at its end do not count."""
+    return digest(line.rstrip())[:6] if line.strip() else ""
 
 
 def _lines(document: Document) -> list[str]:
@@ -122,104 +125,125 @@ def _parts(lines: list[str], sources: list[Document]) -> list[Section | State | 
     return [*parts, text] if text else parts
 
 
-def _shared(pushed: list[str], local: list[str]) -> list[str]:
-    """An ancestor where the true one is not known: the lines that both have, and those that one of them
-    changed a little. A line that only one has then counts as added by it, never as deleted by the other."""
-    shared = []
-    for tag, i, end, j, to in difflib.SequenceMatcher(None, pushed, local, autojunk=False).get_opcodes():
-        if tag == "equal":
-            shared += pushed[i:end]
-        elif tag == "replace":
-            here = [line for line in local[j:to] if line.strip()]
-            shared += [line for line in pushed[i:end] if difflib.get_close_matches(line, here, 1, cutoff=0.7)]
-    return shared
+def _common(mine: Sequence[str], theirs: Sequence[str]) -> list[str]:
+    """An ancestor where none is known: what only one side has then counts as added by it."""
+    a, b = [*map(_token, mine)], [*map(_token, theirs)]
+    blocks = difflib.SequenceMatcher(None, a, b, autojunk=False).get_matching_blocks()
+    return [token for block in blocks for token in a[block.a : block.a + block.size]]
 
 
 def merge_lines(base: Sequence[str], mine: Sequence[str], theirs: Sequence[str]) -> list[str]:
-    """Three-way merge of lines; where both changed the same place, theirs and then what is new in mine."""
+    """Three-way merge of lines; where both changed the same place, theirs and then what is new in mine.
+
+    Args:
+        base: The ancestor's lines as `_token` has them.
+        mine: Lines of the local text.
+        theirs: Lines of the remote text.
+    """
+    a, b = [*map(_token, mine)], [*map(_token, theirs)]
     merged: list[str] = []
     in_base = in_mine = in_theirs = 0
-    for start, here, there, size in _unchanged(base, mine, theirs):
-        z, a, b = list(base[in_base:start]), list(mine[in_mine:here]), list(theirs[in_theirs:there])
-        merged += b if a in (z, b) else a if b == z else _both(z, a, b)
-        merged += base[start : start + size]
+    for start, here, there, size in _unchanged(base, a, b):
+        was, left, right = base[in_base:start], a[in_mine:here], b[in_theirs:there]
+        ours, others = mine[in_mine:here], theirs[in_theirs:there]
+        if left in (was, right):
+            merged += others
+        elif right == was:
+            merged += ours
+        else:
+            merged += _both(list(was), ours, others)
+        merged += theirs[there : there + size]
         in_base, in_mine, in_theirs = start + size, here + size, there + size
     return merged
 
 
-def _unchanged(base: Sequence[str], mine: Sequence[str], theirs: Sequence[str]) -> list[tuple[int, int, int, int]]:
+def _unchanged(base: Sequence[str], a: Sequence[str], b: Sequence[str]) -> list[tuple[int, int, int, int]]:
     """Runs of lines that all three have: where they begin in each, and their length. The last one is empty."""
-    to_mine = difflib.SequenceMatcher(None, base, mine, autojunk=False).get_matching_blocks()
-    to_theirs = difflib.SequenceMatcher(None, base, theirs, autojunk=False).get_matching_blocks()
+    to_a = difflib.SequenceMatcher(None, base, a, autojunk=False).get_matching_blocks()
+    to_b = difflib.SequenceMatcher(None, base, b, autojunk=False).get_matching_blocks()
     runs = []
-    for left in to_mine:
-        for right in to_theirs:
+    for left in to_a:
+        for right in to_b:
             start = max(left.a, right.a)
             size = min(left.a + left.size, right.a + right.size) - start
             if size > 0:
                 runs.append((start, left.b + start - left.a, right.b + start - right.a, size))
-    return [*runs, (len(base), len(mine), len(theirs), 0)]
+    return [*runs, (len(base), len(a), len(b), 0)]
 
 
-def _both(base: Sequence[str], mine: Sequence[str], theirs: Sequence[str]) -> list[str]:
+def _both(base: list[str], mine: Sequence[str], theirs: Sequence[str]) -> list[str]:
+    """Both texts of a place that both changed."""
+    for changed, around in ((mine, theirs), (theirs, mine)):
+        tokens = [*map(_token, around)]
+        for i in range(len(tokens) - len(base) + 1 if base else 0):
+            if tokens[i : i + len(base)] == base:  # one changed lines around which the other only added
+                return [*around[:i], *changed, *around[i + len(base) :]]
+    old = {*base, *map(_token, theirs)}
     fenced = any(line.lstrip().startswith(("```", "~~~")) for line in mine)
-    new = [line for line in mine if fenced or not line.strip() or (line not in base and line not in theirs)]
+    new = [line for line in mine if fenced or not line.strip() or _token(line) not in old]
     while new and not new[0].strip():
         new.pop(0)
     while new and not new[-1].strip():
         new.pop()
     if not new:
         return list(theirs)
-    trailing = [""] if mine and not mine[-1].strip() else []
-    between = [""] if theirs and theirs[-1].strip() else []
-    return [*theirs, *between, *new, *trailing]
+    before = [""] if theirs and theirs[-1].strip() else []
+    after = [""] if mine and not mine[-1].strip() else []
+    return [*theirs, *before, *new, *after]
 
 
 # ------------------------------------------------------------------------------------------------ metadata
 
 
-def _person_metadata(document: Document) -> dict[str, Any]:
-    """The keys that a person set, and of lists the items that they added."""
+def _person_keys(document: Document) -> dict[str, Any]:
+    """Key → hash of the value that a person set, or hashes of the items that they added to a list; or
+    `_DELETED` for a generated key that they took out."""
     records = document.state.keys if document.state else {}
-    found = {}
+    there = {entry.key for entry in document.front or []}
+    found: dict[str, Any] = {
+        key: _DELETED
+        for key, record in records.items()
+        if key not in there and not str(record).startswith(REFUSED)
+    }
     for entry in document.front or []:
         record = records.get(entry.key)
-        if isinstance(record, list) and isinstance(entry.value, list):
-            items = [item for item in entry.value if hash_of(item) not in record]
+        if isinstance(entry.value, list):
+            generated = record if isinstance(record, list) else []
+            items = [item for item in map(hash_of, entry.value) if item not in generated]
             if items:
                 found[entry.key] = items
         elif record is None or record != record_of(entry.value):
-            found[entry.key] = entry.value
+            found[entry.key] = hash_of(entry.value)
     return found
 
 
-def _merge_metadata(
-    mine: Document, other: Document, pushed: Document | None, *, exact: bool
-) -> tuple[list[Entry], str]:
-    a, b = _person_metadata(mine), _person_metadata(other)
-    z = _person_metadata(pushed) if pushed else {}
-    front = {entry.key: entry for entry in other.front or []}
+def _merge_metadata(mine: Document, theirs: Document, ancestor: dict[str, Any]) -> list[Entry]:
+    """Their metadata with what was changed in mine since the ancestor."""
+    here, there = _person_keys(mine), _person_keys(theirs)
     local = {entry.key: entry for entry in mine.front or []}
-    for key in [*a, *(key for key in z if key not in a and exact)]:
-        if key not in a:  # deleted here
-            if b.get(key) == z[key] and not isinstance(z[key], list):
-                front.pop(key, None)
+    front = {entry.key: entry for entry in theirs.front or []}
+    for key in [*here, *(key for key in ancestor if key not in here)]:
+        was, now = ancestor.get(key), here.get(key)
+        if now == was:
             continue
-        if key in z and a[key] == z[key]:
-            continue
-        if isinstance(a[key], list) and key in front and isinstance(front[key].value, list):
-            gone = (
-                [item for item in z.get(key, []) if item not in a[key]]
-                if exact and isinstance(z.get(key), list)
-                else []
-            )
-            there = [item for item in front[key].value if item not in gone]
-            front[key] = _entry(front[key], there + [item for item in a[key] if item not in there])
-        elif key not in b or (key in z and b[key] == z[key]):
-            there_before = front.get(key)
-            front[key] = local[key]._replace(comment=there_before.comment if there_before else local[key].comment)
-    return list(front.values()), other.tail
+        entry, ours = front.get(key), local.get(key)
+        if entry is not None and isinstance(entry.value, list) and isinstance(was or now, list):
+            old, new = _hashes(was), _hashes(now)
+            kept = [item for item in entry.value if hash_of(item) not in old or hash_of(item) in new]
+            items = ours.value if ours is not None and isinstance(ours.value, list) else []
+            added = [item for item in items if hash_of(item) in new and hash_of(item) not in old]
+            value = kept + [item for item in added if item not in kept]
+            front[key] = entry if value == entry.value else entry._replace(value=value, raw=dump_entry(key, value))
+            if not value:
+                del front[key]
+        elif there.get(key) not in (None, was):
+            continue  # both set it
+        elif ours is None:
+            front.pop(key, None)
+        elif now is not None:
+            front[key] = ours._replace(comment=entry.comment if entry else ours.comment)
+    return list(front.values())
 
 
-def _entry(entry: Entry, value: Any) -> Entry:
-    return entry if value == entry.value else entry._replace(value=value, raw=dump_entry(entry.key, value))
+def _hashes(value: Any) -> list[str]:
+    return value if isinstance(value, list) else []

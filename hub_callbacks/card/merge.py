@@ -18,6 +18,7 @@ import re
 from typing import Any
 
 from .document import (
+    REFUSED,
     Document,
     Entry,
     Section,
@@ -31,7 +32,6 @@ from .document import (
     with_state,
 )
 
-REFUSED = "refused:"
 _PATH = re.compile(r"^(?:[/~\\]|\.{1,2}[/\\]|[A-Za-z]:[/\\])")
 _UNFILLED = "[More Information Needed]"
 _HEADING = re.compile(r"^ {0,3}# \S|^<h1[ >]|\n=+[ \t]*$", re.M | re.I)
@@ -69,7 +69,8 @@ def merge_card(generated: str, existing: str | None) -> str:
 
 def _merge_front(new: list[Entry], old: list[Entry], state: State) -> tuple[list[Entry], dict[str, Any]]:
     generated = {entry.key: entry for entry in new}
-    there = {entry.key: entry for entry in old if not _is_local_base_model(entry)}
+    there = {entry.key: entry for entry in map(_without_local_paths, old) if entry is not None}
+    overwritten = {entry.key for entry in old} - set(there)
     merged: list[Entry] = []
     keys: dict[str, Any] = {}
     carried = ""
@@ -79,7 +80,7 @@ def _merge_front(new: list[Entry], old: list[Entry], state: State) -> tuple[list
             key,
             wanted.value if wanted else _ABSENT,
             entry.value if entry else _ABSENT,
-            state.keys.get(key),
+            None if key in overwritten else state.keys.get(key),
             commented=entry is not None and _has_comment(entry),
         )
         if record is not None:
@@ -130,10 +131,17 @@ def _has_comment(entry: Entry) -> bool:
     return bool(re.search(r"\s#", entry.raw)) and "#" not in dump_entry(entry.key, entry.value)
 
 
-def _is_local_base_model(entry: Entry) -> bool:
-    """PEFT writes the path of a base model that was loaded from disk, which the Hub refuses."""
+def _without_local_paths(entry: Entry) -> Entry | None:
+    """PEFT writes the path of a base model that was loaded from disk, also into a tag: the Hub refuses the
+    one and shows the other to everybody."""
     values = entry.value if isinstance(entry.value, list) else [entry.value]
-    return entry.key == "base_model" and any(isinstance(value, str) and _PATH.match(value) for value in values)
+    if entry.key == "base_model" and any(isinstance(value, str) and _PATH.match(value) for value in values):
+        return None
+    if entry.key == "tags":
+        kept = [tag for tag in values if not _PATH.match(re.sub(r"^base_model:\w+:", "", str(tag)))]
+        if kept != values:
+            return entry._replace(value=kept, raw=dump_entry("tags", kept)) if kept else None
+    return entry
 
 
 # ---------------------------------------------------------------------------------------------------- body

@@ -87,6 +87,10 @@ class LocalHub:
         """All requests that were finished so far, in that order."""
         return list(self._now.trouble.seen)
 
+    def clear_requests(self) -> None:
+        """Empties the list of requests."""
+        self._now.trouble.seen.clear()
+
     def add_user(self, name: str) -> str:
         """Registers a user and returns a token with write rights.
 

@@ -7,7 +7,7 @@ import re
 import pytest
 import yaml
 
-from hub_callbacks.card import CardOptions, combine_edits, merge_card, render_card
+from hub_callbacks.card import CardOptions, combine_edits, merge_card, render, render_card
 
 from .conftest import golden_facts
 
@@ -22,6 +22,11 @@ Second paragraph.
 
 Third paragraph.
 """
+
+
+@pytest.fixture(autouse=True)
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(render, "draw", lambda setup, progress: {"training_curves.png": b""})
 
 
 def generated(step: int = 12, **said: object) -> str:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import ModelCard
 
-from hub_callbacks.card import CardOptions, merge_card, render_card
+from hub_callbacks.card import CardOptions, merge_card, render, render_card
 
 from .runs import Scenario
 
@@ -18,15 +18,16 @@ BEGIN, END = "<!-- hub_callbacks:begin {} ", "<!-- hub_callbacks:end {} -->"
 
 
 @pytest.fixture
-def card(facts: Scenario) -> Callable[..., str]:
+def card(facts: Scenario, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """The generated card of a step, with options of the user's."""
     setup, progress, options = facts
+    monkeypatch.setattr(render, "draw", lambda setup, progress: {"training_curves.png": b""})
 
-    def render(step: int = 12, **said: object) -> str:
+    def at(step: int = 12, **said: object) -> str:
         changed = progress | {"step": step, "weights_step": 12}
         return render_card(setup, changed, CardOptions(**(vars(options) | said))).text  # type: ignore[arg-type]
 
-    return render
+    return at
 
 
 def metadata(text: str) -> dict[str, object]:
@@ -37,6 +38,11 @@ def metadata(text: str) -> dict[str, object]:
 
 def section(text: str, name: str) -> str:
     return text.split(BEGIN.format(name))[1].split(END.format(name))[0]
+
+
+def outline(text: str) -> str:
+    """The text with what stands in the markers left out."""
+    return re.sub(r"(?s)(hub_callbacks:begin \w+ ).*?(<!-- hub_callbacks:end)", r"\1\2", text)
 
 
 HAND_WRITTEN = """---
@@ -196,9 +202,8 @@ def test_text_between_the_sections_stays_in_its_place(card: Callable[..., str], 
     edited = text.replace(old, new, 1)
     assert merge_card(card(100), edited) == edited
     later = merge_card(card(200), edited)
-    assert later == edited.replace("step 100 of", "step 200 of").replace(
-        *(re.findall(r"begin intro (\w{8})", t)[0] for t in (edited, later))
-    )
+    assert "step 200 of" in later
+    assert outline(later) == outline(edited)
 
 
 def test_text_below_everything_stays(card: Callable[..., str]) -> None:
@@ -233,7 +238,9 @@ def test_a_section_that_comes_later_goes_to_its_place(facts: Scenario, card: Cal
     first = merge_card(render_card(setup, bare, options).text, "# Mine\n\nText.\n") + "\nBottom.\n"
     assert "Training results" not in first
     later = merge_card(card(), first)
-    order = [later.index(word) for word in ("# Mine", "## How to use", "## Training results", "## How it was", "Bottom")]
+    order = [
+        later.index(word) for word in ("# Mine", "## How to use", "## Training results", "## How it was", "Bottom")
+    ]
     assert order == sorted(order)
     back = merge_card(render_card(setup, bare, options).text, later)
     assert "Training results" not in back and back == first, "and leaves no trace when it goes again"
@@ -303,9 +310,9 @@ def test_items_of_lists_are_owned_one_by_one(card: Callable[..., str]) -> None:
 
 def test_the_hub_s_metadata_editor_may_write_the_same_in_another_way(card: Callable[..., str]) -> None:
     text = card(license="mit")
-    rewritten = ModelCard(text)
-    rewritten.data = ModelCardData(**dict(reversed(rewritten.data.to_dict().items())))
-    later = metadata(merge_card(card(license="apache-2.0"), str(rewritten)))
+    body = text.split("---\n", 2)[2]
+    block = yaml.safe_dump(dict(reversed(metadata(text).items())), default_style='"', sort_keys=False).strip()
+    later = metadata(merge_card(card(license="apache-2.0"), f"---\n{block}\n---\n{body}"))
     assert later["license"] == "apache-2.0"
     assert list(later)[0] != "license", "the new order stays"
 
@@ -320,7 +327,7 @@ def test_comments_in_the_metadata_stay_when_their_neighbours_go(card: Callable[.
 
 @pytest.mark.parametrize(
     "block",
-    ["license: [", "a: b: c", "- a\n- list", "just words", "key: *nowhere", "a: &x [*x]", "\tlicense: mit"],
+    ["license: [", "a: b: c", "- a\n- list", "just words", "key: *nowhere", "\tlicense: mit"],
 )
 def test_metadata_that_cannot_be_read_is_kept_as_text(card: Callable[..., str], block: str) -> None:
     merged = merge_card(card(), f"---\n{block}\n---\n# Mine\n")
@@ -332,13 +339,24 @@ def test_metadata_that_cannot_be_read_is_kept_as_text(card: Callable[..., str], 
 
 @pytest.mark.parametrize(
     "block",
-    ["{license: mit, extra: 1}", "base: &x [a]\nextra: *x\nlicense: mit", "? license\n: mit", '"license": mit', "1: one\nlicense: mit"],
+    [
+        "{license: mit, extra: 1}",
+        "base: &x [a]\nextra: *x\nlicense: mit",
+        "? license\n: mit",
+        '"license": mit',
+        "1: one\nlicense: mit",
+    ],
 )
 def test_metadata_in_unusual_yaml_keeps_its_values(card: Callable[..., str], block: str) -> None:
     merged = merge_card(card(), f"---\n{block}\n---\n# Mine\n")
     before = yaml.safe_load(block)
     assert {key: value for key, value in metadata(merged).items() if key in before} == before
     assert merge_card(card(), merged) == merged
+
+
+def test_metadata_that_holds_itself_does_no_harm(card: Callable[..., str]) -> None:
+    merged = merge_card(card(), "---\na: &x [*x]\nlicense: mit\n---\n# Mine\n")
+    assert "license: mit" in merged and merge_card(card(), merged) == merged
 
 
 def test_a_local_path_that_peft_wrote_gives_way_to_the_base_model(card: Callable[..., str]) -> None:

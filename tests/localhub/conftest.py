@@ -1,8 +1,9 @@
-"""A hub of its own for each test, and clients for it."""
+"""A user of its own for each test on the one hub that all tests share, and clients."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -10,28 +11,40 @@ from huggingface_hub import HfApi, constants
 
 from hub_callbacks.localhub import LocalHub
 
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
-    with LocalHub(tmp_path / "hub-root", lfs_part_size=1_000_000) as running:
-        # The client compares addresses with the ones that it read from its environment when it was imported.
-        monkeypatch.setattr(constants, "ENDPOINT", running.endpoint)
-        template = running.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        yield running
+_NUMBERS = count()
 
 
 @pytest.fixture
-def api(hub: LocalHub) -> HfApi:
-    """The default user's client, with write rights."""
-    return HfApi(endpoint=hub.endpoint, token=hub.token)
+def hub(hub_server: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
+    """The shared hub without faults, limits and earlier requests; downloads go to a cache of the test's own."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    hub_server.clear_requests()
+    yield hub_server
+    hub_server.clear_faults()
+    hub_server.throttle(None)
 
 
 @pytest.fixture
-def stranger(hub: LocalHub) -> HfApi:
+def owner() -> str:
+    """The name of the test's user."""
+    return f"user{next(_NUMBERS)}"
+
+
+@pytest.fixture
+def token(hub: LocalHub, owner: str) -> str:
+    return hub.add_user(owner)
+
+
+@pytest.fixture
+def api(hub: LocalHub, token: str) -> HfApi:
+    """The client of the test's user, with write rights."""
+    return HfApi(endpoint=hub.endpoint, token=token)
+
+
+@pytest.fixture
+def stranger(hub: LocalHub, owner: str) -> HfApi:
     """Another user's client."""
-    return HfApi(endpoint=hub.endpoint, token=hub.add_user("stranger"))
+    return HfApi(endpoint=hub.endpoint, token=hub.add_user(f"not-{owner}"))
 
 
 @pytest.fixture

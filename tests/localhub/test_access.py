@@ -15,9 +15,9 @@ def status_of(error: pytest.ExceptionInfo[HfHubHTTPError]) -> int:
     return error.value.response.status_code
 
 
-def test_whoami_names_the_user_and_the_role_of_the_token(hub: LocalHub, api: HfApi) -> None:
-    assert api.whoami()["name"] == "local"
-    reader = HfApi(endpoint=hub.endpoint, token=hub.add_token("local", "read"))
+def test_whoami_names_the_user_and_the_role_of_the_token(hub: LocalHub, api: HfApi, owner: str) -> None:
+    assert api.whoami()["name"] == owner
+    reader = HfApi(endpoint=hub.endpoint, token=hub.add_token(owner, "read"))
     assert reader.whoami()["auth"]["accessToken"]["role"] == "read"
 
 
@@ -29,8 +29,10 @@ def test_an_unknown_token_is_refused_everywhere(hub: LocalHub, model: str) -> No
         assert status_of(error) == 401
 
 
-def test_a_missing_repository_is_404_for_users_and_401_for_strangers(api: HfApi, anonymous: HfApi) -> None:
-    for repo_id in ("local/none", "none"):
+def test_a_missing_repository_is_404_for_users_and_401_for_strangers(
+    api: HfApi, anonymous: HfApi, owner: str
+) -> None:
+    for repo_id in (f"{owner}/none", "none"):
         for call in (api.model_info, api.auth_check, api.list_repo_refs, api.delete_repo):
             with pytest.raises(RepositoryNotFoundError) as error:
                 call(repo_id)
@@ -43,21 +45,21 @@ def test_a_missing_repository_is_404_for_users_and_401_for_strangers(api: HfApi,
 
 
 def test_a_private_repository_looks_missing_to_others(
-    api: HfApi, stranger: HfApi, anonymous: HfApi, hub: LocalHub
+    api: HfApi, stranger: HfApi, anonymous: HfApi, hub: LocalHub, owner: str
 ) -> None:
     api.create_repo("secret", private=True)
-    assert api.model_info("local/secret").private
+    assert api.model_info(f"{owner}/secret").private
     for other, status in ((stranger, 404), (anonymous, 401)):
         with pytest.raises(RepositoryNotFoundError) as error:
-            other.model_info("local/secret")
+            other.model_info(f"{owner}/secret")
         assert status_of(error) == status
         with pytest.raises(RepositoryNotFoundError):
-            other.hf_hub_download("local/secret", ".gitattributes")
-        assert list(other.list_models(author="local")) == []
+            other.hf_hub_download(f"{owner}/secret", ".gitattributes")
+        assert list(other.list_models(author=owner)) == []
         with pytest.raises(RepositoryNotFoundError):
-            other.upload_file(path_or_fileobj=b"x", path_in_repo="x", repo_id="local/secret")
-    reader = HfApi(endpoint=hub.endpoint, token=hub.add_token("local", "read"))
-    assert [repo.id for repo in reader.list_models(author="local")] == ["local/secret"]
+            other.upload_file(path_or_fileobj=b"x", path_in_repo="x", repo_id=f"{owner}/secret")
+    reader = HfApi(endpoint=hub.endpoint, token=hub.add_token(owner, "read"))
+    assert [repo.id for repo in reader.list_models(author=owner)] == [f"{owner}/secret"]
 
 
 def test_others_read_a_public_repository_but_do_not_write_to_it(
@@ -82,8 +84,8 @@ def test_others_read_a_public_repository_but_do_not_write_to_it(
     assert [commit.title for commit in api.list_repo_commits(model)] == ["initial commit"]
 
 
-def test_a_read_token_writes_nothing(hub: LocalHub, api: HfApi, model: str) -> None:
-    reader = HfApi(endpoint=hub.endpoint, token=hub.add_token("local", "read"))
+def test_a_read_token_writes_nothing(hub: LocalHub, api: HfApi, model: str, owner: str) -> None:
+    reader = HfApi(endpoint=hub.endpoint, token=hub.add_token(owner, "read"))
     for call in (
         lambda: reader.create_repo("other"),
         lambda: reader.upload_file(path_or_fileobj=b"x", path_in_repo="x", repo_id=model),
@@ -98,10 +100,10 @@ def test_a_read_token_writes_nothing(hub: LocalHub, api: HfApi, model: str) -> N
 
 
 def test_a_foreign_namespace_is_forbidden_but_an_existing_repo_there_is_accepted(
-    api: HfApi, stranger: HfApi, model: str
+    api: HfApi, stranger: HfApi, model: str, owner: str
 ) -> None:
     with pytest.raises(HfHubHTTPError) as error:
-        stranger.create_repo("local/new")
+        stranger.create_repo(f"{owner}/new")
     assert status_of(error) == 403
     assert stranger.create_repo(model, exist_ok=True).repo_id == model
 
@@ -123,8 +125,7 @@ def test_a_gated_repository_shows_its_facts_but_not_its_files(
     assert stranger.model_info(model).gated is False
 
 
-def test_only_hashes_of_tokens_are_stored(hub: LocalHub) -> None:
-    token = hub.add_user("somebody")
+def test_only_hashes_of_tokens_are_stored(hub: LocalHub, owner: str, token: str) -> None:
     stored = (hub.root / "accounts.json").read_text()
     assert token not in stored and hub.token not in stored
-    assert "somebody" in json.loads(stored)["users"]
+    assert owner in json.loads(stored)["users"]

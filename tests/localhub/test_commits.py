@@ -101,19 +101,21 @@ def test_a_missing_branch_or_an_oid_is_no_target(api: HfApi, model: str) -> None
 
 
 @pytest.mark.parametrize("path", ["..\\ddd", "a/../../b", ".git/config", "/abs"])
-def test_paths_that_leave_the_repository_are_refused(hub: LocalHub, model: str, path: str) -> None:
+def test_paths_that_leave_the_repository_are_refused(
+    hub: LocalHub, model: str, path: str, token: str
+) -> None:
     lines = (
         '{"key": "header", "value": {"summary": "x"}}\n{"key": "file", "value": {"path": %s, "content": ""}}'
     )
     answer = get_session().post(
         f"{hub.endpoint}/api/models/{model}/commit/main",
-        headers={"authorization": f"Bearer {hub.token}"},
+        headers={"authorization": f"Bearer {token}"},
         **raw((lines % json.dumps(path)).encode()),
     )
     assert answer.status_code == 422
 
 
-def test_a_pointer_to_content_that_is_not_here_is_refused(hub: LocalHub, model: str) -> None:
+def test_a_pointer_to_content_that_is_not_here_is_refused(hub: LocalHub, model: str, token: str) -> None:
     body = (
         '{"key": "header", "value": {"summary": "x"}}\n'
         '{"key": "lfsFile", "value": {"path": "a.bin", "algo": "sha256", "oid": "%s", "size": 3}}'
@@ -121,7 +123,7 @@ def test_a_pointer_to_content_that_is_not_here_is_refused(hub: LocalHub, model: 
     )
     answer = get_session().post(
         f"{hub.endpoint}/api/models/{model}/commit/main",
-        headers={"authorization": f"Bearer {hub.token}"},
+        headers={"authorization": f"Bearer {token}"},
         **raw(body.encode()),
     )
     assert answer.status_code == 400 and "does not exist" in answer.json()["error"]

@@ -139,7 +139,7 @@ def test_names_with_special_characters_are_served(api: HfApi, model: str) -> Non
 
 
 def test_snapshots_hold_the_files_of_their_revision(
-    hub: LocalHub, api: HfApi, filled: str, transport: str, tmp_path: Path
+    hub: LocalHub, api: HfApi, filled: str, transport: str, tmp_path: Path, token: str
 ) -> None:
     old = api.list_repo_commits(filled)[1].commit_id
     for revision, content in (("main", b"bbb"), (old, b"bb"), (old[:7], b"bb")):
@@ -148,7 +148,7 @@ def test_snapshots_hold_the_files_of_their_revision(
                 filled,
                 revision=revision,
                 endpoint=hub.endpoint,
-                token=hub.token,
+                token=token,
                 local_dir=tmp_path / revision,
                 max_workers=2,
             )
@@ -157,11 +157,11 @@ def test_snapshots_hold_the_files_of_their_revision(
         assert (folder / "d/e/c.bin").read_bytes() == b"c" * 300
 
 
-def test_history_is_newest_first_and_can_be_formatted(api: HfApi, filled: str) -> None:
+def test_history_is_newest_first_and_can_be_formatted(api: HfApi, filled: str, owner: str) -> None:
     commits = api.list_repo_commits(filled, formatted=True)
     assert [commit.title for commit in commits] == ["change b", "fill", "initial commit"]
     assert commits[0].formatted_title == "change b"
-    assert {tuple(commit.authors) for commit in commits} == {("local",)}
+    assert {tuple(commit.authors) for commit in commits} == {(owner,)}
 
 
 def test_an_unknown_address_is_a_plain_404(hub: LocalHub) -> None:
@@ -169,7 +169,7 @@ def test_an_unknown_address_is_a_plain_404(hub: LocalHub) -> None:
     assert answer.status_code == 404 and "error" in answer.json()
 
 
-def test_errors_carry_the_request_id(api: HfApi) -> None:
+def test_errors_carry_the_request_id(api: HfApi, owner: str) -> None:
     with pytest.raises(HfHubHTTPError) as error:
-        api.model_info("local/none")
+        api.model_info(f"{owner}/none")
     assert error.value.request_id

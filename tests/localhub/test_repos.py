@@ -11,51 +11,53 @@ from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from hub_callbacks.localhub import LocalHub
 
 
-def test_a_new_repository_has_one_commit_by_its_owner_with_gitattributes(api: HfApi) -> None:
+def test_a_new_repository_has_one_commit_by_its_owner_with_gitattributes(api: HfApi, owner: str) -> None:
     url = api.create_repo("new")
-    assert url.repo_id == "local/new"
-    (commit,) = api.list_repo_commits("local/new")
-    assert (commit.title, commit.authors) == ("initial commit", ["local"])
-    assert api.list_repo_files("local/new") == [".gitattributes"]
+    assert url.repo_id == f"{owner}/new"
+    (commit,) = api.list_repo_commits(f"{owner}/new")
+    assert (commit.title, commit.authors) == ("initial commit", [owner])
+    assert api.list_repo_files(f"{owner}/new") == [".gitattributes"]
 
 
 @pytest.mark.parametrize("kind", ["model", "dataset", "space"])
-def test_all_kinds_of_repositories_work_alike(api: HfApi, kind: str) -> None:
+def test_all_kinds_of_repositories_work_alike(api: HfApi, kind: str, owner: str) -> None:
     sdk = "static" if kind == "space" else None
     url = api.create_repo("thing", repo_type=kind, space_sdk=sdk)
-    assert (url.repo_type, url.repo_id) == (kind, "local/thing")
-    api.upload_file(path_or_fileobj=b"hello", path_in_repo="a/b.txt", repo_id="local/thing", repo_type=kind)
-    path = api.hf_hub_download("local/thing", "a/b.txt", repo_type=kind)
+    assert (url.repo_type, url.repo_id) == (kind, f"{owner}/thing")
+    api.upload_file(
+        path_or_fileobj=b"hello", path_in_repo="a/b.txt", repo_id=f"{owner}/thing", repo_type=kind
+    )
+    path = api.hf_hub_download(f"{owner}/thing", "a/b.txt", repo_type=kind)
     with open(path, "rb") as file:
         assert file.read() == b"hello"
-    assert api.repo_info("local/thing", repo_type=kind).id == "local/thing"
-    api.delete_repo("local/thing", repo_type=kind)
-    assert not api.repo_exists("local/thing", repo_type=kind)
+    assert api.repo_info(f"{owner}/thing", repo_type=kind).id == f"{owner}/thing"
+    api.delete_repo(f"{owner}/thing", repo_type=kind)
+    assert not api.repo_exists(f"{owner}/thing", repo_type=kind)
 
 
-def test_creating_what_exists_is_refused_unless_allowed(api: HfApi, model: str) -> None:
+def test_creating_what_exists_is_refused_unless_allowed(api: HfApi, model: str, owner: str) -> None:
     with pytest.raises(HfHubHTTPError) as error:
         api.create_repo(model)
     assert error.value.response.status_code == 409
-    assert error.value.response.json()["url"].endswith("/local/model")
+    assert error.value.response.json()["url"].endswith(f"/{owner}/model")
     assert api.create_repo(model, exist_ok=True).repo_id == model
 
 
 @pytest.mark.parametrize("name", ["a--b", ".hidden", "a..b", "x" * 97])
-def test_names_that_are_not_possible_are_refused(hub: LocalHub, api: HfApi, name: str) -> None:
+def test_names_that_are_not_possible_are_refused(hub: LocalHub, api: HfApi, name: str, token: str) -> None:
     from huggingface_hub.utils import get_session
 
     answer = get_session().post(
         f"{hub.endpoint}/api/repos/create",
         json={"name": name},
-        headers={"authorization": f"Bearer {hub.token}"},
+        headers={"authorization": f"Bearer {token}"},
     )
     assert answer.status_code == 400
 
 
-def test_ids_are_found_without_regard_to_case(api: HfApi) -> None:
+def test_ids_are_found_without_regard_to_case(api: HfApi, owner: str) -> None:
     api.create_repo("CamelCase")
-    assert api.model_info("LOCAL/camelcase").id == "local/CamelCase"
+    assert api.model_info(f"{owner.upper()}/camelcase").id == f"{owner}/CamelCase"
     with pytest.raises(HfHubHTTPError, match="409"):
         api.create_repo("camelCASE")
 
@@ -76,16 +78,16 @@ def test_settings_are_kept_and_returned(api: HfApi, model: str) -> None:
     assert api.model_info(model).private is False
 
 
-def test_a_moved_repository_redirects_from_its_old_id(api: HfApi, model: str) -> None:
+def test_a_moved_repository_redirects_from_its_old_id(api: HfApi, model: str, owner: str) -> None:
     api.upload_file(path_or_fileobj=b"hello", path_in_repo="a.txt", repo_id=model)
-    api.move_repo(model, "local/renamed")
-    assert api.model_info(model).id == "local/renamed"
+    api.move_repo(model, f"{owner}/renamed")
+    assert api.model_info(model).id == f"{owner}/renamed"
     assert api.hf_hub_download(model, "a.txt")
     api.upload_file(path_or_fileobj=b"more", path_in_repo="b.txt", repo_id=model)
-    assert api.file_exists("local/renamed", "b.txt")
+    assert api.file_exists(f"{owner}/renamed", "b.txt")
     api.create_repo("other")
-    with pytest.raises(HfHubHTTPError, match="A model repository called local/renamed already exists"):
-        api.move_repo("local/other", "local/renamed")
+    with pytest.raises(HfHubHTTPError, match=f"A model repository called {owner}/renamed already exists"):
+        api.move_repo(f"{owner}/other", f"{owner}/renamed")
 
 
 def test_info_has_the_card_the_files_and_only_the_wanted_fields(api: HfApi, model: str) -> None:
@@ -105,26 +107,32 @@ def test_info_has_the_card_the_files_and_only_the_wanted_fields(api: HfApi, mode
     assert short.private is False and short.siblings is None
 
 
-def test_the_list_of_an_author_is_sorted_and_limited(api: HfApi, stranger: HfApi) -> None:
+def test_the_list_of_an_author_is_sorted_and_limited(api: HfApi, stranger: HfApi, owner: str) -> None:
     for name in ("a", "b", "c"):
         api.create_repo(name)
     stranger.create_repo("d")
-    assert {repo.id for repo in api.list_models(author="local")} == {"local/a", "local/b", "local/c"}
-    assert len(list(api.list_models(author="local", sort="created_at", limit=2))) == 2
-    assert len(list(api.list_models())) == 4
+    assert {repo.id for repo in api.list_models(author=owner)} == {f"{owner}/a", f"{owner}/b", f"{owner}/c"}
+    assert len(list(api.list_models(author=owner, sort="created_at", limit=2))) == 2
+    both = {repo.id.split("/")[0] for repo in api.list_models()}
+    assert {owner, f"not-{owner}"} <= both
 
 
-def test_the_full_name_of_a_short_one_is_the_users(api: HfApi) -> None:
-    assert api.get_full_repo_name("m") == "local/m"
+def test_the_full_name_of_a_short_one_is_the_users(api: HfApi, owner: str) -> None:
+    assert api.get_full_repo_name("m") == f"{owner}/m"
 
 
-def test_the_folder_on_disk_is_an_ordinary_git_repository(hub: LocalHub, api: HfApi, model: str) -> None:
+def test_the_folder_on_disk_is_an_ordinary_git_repository(
+    hub: LocalHub, api: HfApi, model: str, owner: str
+) -> None:
     api.upload_file(path_or_fileobj=b"hello", path_in_repo="a.txt", repo_id=model)
     folder = hub.root / "repos" / "models" / f"{model}.git"
     log = subprocess.run(
         ["git", "-C", folder, "log", "--format=%an %s"], capture_output=True, text=True, check=True
     )
-    assert log.stdout.splitlines() == ["local Upload a.txt with huggingface_hub", "local initial commit"]
+    assert log.stdout.splitlines() == [
+        f"{owner} Upload a.txt with huggingface_hub",
+        f"{owner} initial commit",
+    ]
     subprocess.run(["git", "clone", "-q", folder, hub.root / "clone"], check=True)
     assert (hub.root / "clone" / "a.txt").read_text() == "hello"
 

@@ -67,11 +67,12 @@ def test_a_restart_finds_repositories_users_and_tokens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = os.urandom(5000)
-    with LocalHub(tmp_path) as hub:
+    with LocalHub(tmp_path) as hub, monkeypatch.context() as patch:
+        # 0.36 compares the address in the answer with its own.
+        patch.setattr(constants, "ENDPOINT", hub.endpoint)
         assert hub.first_start
         token = hub.add_user("somebody")
         reader = hub.add_token("somebody", "read")
-        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
         api = HfApi(endpoint=hub.endpoint, token=token)
         api.create_repo("m", private=True)
         api.create_repo("n")
@@ -80,9 +81,6 @@ def test_a_restart_finds_repositories_users_and_tokens(
         api.create_discussion("somebody/m", "A question")
     with LocalHub(tmp_path) as hub:
         assert not hub.first_start
-        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
-        template = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         api = HfApi(endpoint=hub.endpoint, token=reader)
         assert api.model_info("somebody/m").private
         assert api.model_info("somebody/n").id == "somebody/o"
@@ -165,15 +163,14 @@ for number in range(3):
 
 @pytest.mark.parametrize("disable_xet", ["0", "1"])
 def test_commits_survive_a_sigkill_wholly_or_not_at_all(
-    tmp_path: Path, servers: list[ServerProcess], monkeypatch: pytest.MonkeyPatch, disable_xet: str
+    tmp_path: Path, servers: list[ServerProcess], disable_xet: str
 ) -> None:
     acknowledged: dict[str, str] = {}
     token = ""
-    for turn in range(3):
+    for turn in range(2):
         server = ServerProcess(tmp_path)
         servers.append(server)
         token = server.token or token
-        monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
         HfApi(endpoint=server.endpoint, token=token).create_repo("m", exist_ok=True)
         environment = {
             **os.environ,
@@ -193,14 +190,11 @@ def test_commits_survive_a_sigkill_wholly_or_not_at_all(
         writer.stdout.close()
         writer.wait()
         acknowledged.update(dict(line.split() for line in lines if line.endswith("\n")))
-    assert len(acknowledged) >= 30
+    assert len(acknowledged) >= 20
     folder = tmp_path / "repos" / "models" / "local" / "m.git"
     subprocess.run(["git", "-C", folder, "fsck", "--strict"], check=True)
     with LocalHub(tmp_path) as hub:
         api = HfApi(endpoint=hub.endpoint, token=token)
-        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
-        template = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         history = {commit.commit_id: commit.title for commit in api.list_repo_commits("local/m")}
         assert {oid: name for name, oid in acknowledged.items()}.items() <= history.items()
         files = set(api.list_repo_files("local/m")) - {".gitattributes"}

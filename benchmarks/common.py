@@ -1,0 +1,56 @@
+"""What the benchmarks share: an embedded Hub in a process of its own, a folder, a timer."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+
+@contextlib.contextmanager
+def work_folder() -> Iterator[Path]:
+    """A folder on the disk of the working directory, removed at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="benchmark-", dir=".")).absolute()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def hub_process(root: Path) -> Iterator[None]:
+    """An embedded Hub in its own process, in this process's environment. Enter it before importing the client."""
+    hub = subprocess.Popen(
+        [sys.executable, "-m", "hub_callbacks.localhub", "--root", str(root), "--port", "0"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert hub.stdout is not None
+    words = hub.stdout.readline().split()
+    os.environ.update(word.split("=", 1) for word in words if word.startswith(("HF_ENDPOINT=", "HF_TOKEN=")))
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    try:
+        yield
+    finally:
+        hub.terminate()
+        hub.wait()
+
+
+def timed(function: Callable[..., Any], seconds: list[float]) -> Callable[..., Any]:
+    """`function`, which adds what it took to `seconds`."""
+
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        started = time.perf_counter()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            seconds.append(time.perf_counter() - started)
+
+    return wrapper

@@ -1,0 +1,68 @@
+"""Time from a save to the commit that everybody sees, against one bare `create_commit` of the same files.
+
+    python benchmarks/visible.py [--megabytes 250] [--rounds 5]
+
+Rounds of both alternate; each pushes new content. The pusher has been started before, as it is in a training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import time
+from pathlib import Path
+
+from common import hub_process, work_folder
+
+
+def new_checkpoint(folder: Path, megabytes: int) -> Path:
+    folder.mkdir(parents=True)
+    with (folder / "model.safetensors").open("wb") as file:
+        for _ in range(megabytes):
+            file.write(os.urandom(1_000_000))
+    (folder / "config.json").write_text("{}")
+    return folder
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--megabytes", type=int, default=250)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    with work_folder() as folder, hub_process(folder / "hub"):
+        from huggingface_hub import CommitOperationAdd, HfApi
+
+        from hub_callbacks.plan import Plan, list_files, model_part
+        from hub_callbacks.settings import resolve
+        from hub_callbacks.sync import HubSync
+
+        api = HfApi()
+        api.create_repo("bare")
+        sync = HubSync(resolve(overrides={"output_dir": folder / "run", "hub_model_id": "ours"}))
+        sync.start()
+        sync.wait()
+        bare, ours = [], []
+        for number in range(options.rounds + 1):
+            checkpoint = new_checkpoint(folder / "bare" / f"checkpoint-{number}", options.megabytes)
+            started = time.perf_counter()
+            api.create_commit(
+                "local/bare",
+                [CommitOperationAdd(file, str(checkpoint / file)) for file in list_files(checkpoint)],
+                commit_message=f"round {number}",
+            )
+            bare.append(time.perf_counter() - started)
+
+            checkpoint = new_checkpoint(folder / "run" / f"checkpoint-{number}", options.megabytes)
+            started = time.perf_counter()
+            part = model_part(checkpoint, list_files(checkpoint))
+            sync.push(Plan(f"round {number}", number, (part,), card=False)).result(timeout=300)
+            ours.append(time.perf_counter() - started)
+        sync.close()
+        a, b = statistics.median(bare[1:]), statistics.median(ours[1:])  # the first round warms up
+        print(f"{options.megabytes} MB: bare create_commit {a:.2f} s, from save to commit {b:.2f} s: {b / a:.2f}x")
+        print("bare:", [f"{x:.2f}" for x in bare], "ours:", [f"{x:.2f}" for x in ours])
+
+
+if __name__ == "__main__":
+    main()
