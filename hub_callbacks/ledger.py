@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 QUEUED = "queued"
@@ -63,6 +63,10 @@ class Entry:
     slots: tuple[str, ...] = ()
 
 
+_FIELDS = frozenset(field.name for field in fields(Entry))
+"""A newer version may write more."""
+
+
 class Ledger:
     """The ledger file. Several processes may append to it; a line that a crash cut off is passed over."""
 
@@ -106,7 +110,7 @@ class Ledger:
 
 def _parse(line: bytes) -> Entry | None:
     try:
-        values = json.loads(line)
+        values = {name: value for name, value in json.loads(line).items() if name in _FIELDS}
         for name in ("notes", "slots"):
             values[name] = tuple(values.get(name, ()))
         return Entry(**values)

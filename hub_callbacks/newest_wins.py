@@ -70,11 +70,12 @@ def giving_way(pending: Sequence[Push], limit: int, busy: str | None = None) -> 
     for push_id, slots in _candidates(pending, busy):
         if kept <= limit:
             break
-        rest = left[push_id].without(slots)
-        after = disk.kept_by((left | {push_id: rest}).values())
-        if after < kept:
-            kept, left[push_id] = after, rest
+        push = left[push_id]
+        rest = push.without(slots)
+        if disk.kept_by([rest]) < disk.kept_by([push]):
+            left[push_id] = rest
             given[push_id] = given.get(push_id, frozenset()) | slots
+            kept = disk.kept_by(left.values())
     return given
 
 

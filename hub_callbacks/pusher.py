@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 
@@ -33,6 +34,8 @@ from .verdict import Verdict, judge
 logger = logging.getLogger(__name__)
 
 LOOK_FOR_TOKEN_EVERY = 15.0  # seconds, while pushes wait for a token that is accepted
+PATIENCE = 3
+"""Failures in a row after which a push lets others pass."""
 
 
 class TryAgain(Exception):
@@ -60,6 +63,7 @@ class Pusher:
     _seen: set[str] = field(default_factory=set)
     _done: Done = field(default_factory=dict)
     _trouble: dict[str, str] = field(default_factory=dict)
+    _failures: Counter[str] = field(default_factory=Counter)
     _asked_with: str | None = None
 
     def run(self) -> None:
@@ -114,7 +118,7 @@ class Pusher:
         if not waiting:
             self._wait_for_work()
             return
-        push = waiting[0]
+        push = self._next(waiting)
         trouble = self._trouble.get(push.id)
         self.outbox.record(ledger.Entry(push.id, ledger.RUNNING, message=push.message, why=trouble))
         self.signals.report()
@@ -130,6 +134,12 @@ class Pusher:
         else:
             if result is not None:
                 self._succeeded(push, result, time.monotonic() - started)
+
+    def _next(self, waiting: list[Push]) -> Push:
+        """The oldest; but one that fails again and again lets those pass that need not come in order."""
+        if waiting[0].keep:
+            return waiting[0]
+        return min(waiting, key=lambda push: (self._failures[push.id] // PATIENCE, int(push.id)))
 
     def _keep_house(self, busy: str | None = None) -> list[Push]:
         """Lets go of what need not be sent any more, and makes new pushes durable.
@@ -245,19 +255,29 @@ class Pusher:
         verdict = judge(error)
         verdict = replace(verdict, why=hide(verdict.why, [self.repository.token, self._asked_with]))
         self._trouble[push.id] = verdict.why
+        self._failures[push.id] += 1
         self.repository.forget()
         if verdict.again:
             raise TryAgain(push, verdict) from None
         self._refused[push.id] = verdict
-        if verdict.all_pushes:
-            for other in self.outbox.pending():
-                if other.target.place == push.target.place:
-                    self._refused.setdefault(other.id, verdict)
         self.outbox.record(ledger.Entry(push.id, ledger.REFUSED, message=push.message, why=verdict.why))
+        if verdict.all_pushes:
+            self._refuse_others(push, verdict)
         self.signals.report()
+
+    def _refuse_others(self, push: Push, verdict: Verdict) -> None:
+        for other in self._sendable(self.outbox.pending()):
+            if other.target.place == push.target.place:
+                self._refused[other.id] = verdict
+                if self._trouble.get(other.id) != verdict.why:  # said once
+                    self._trouble[other.id] = verdict.why
+                    self.outbox.record(
+                        ledger.Entry(other.id, ledger.REFUSED, message=other.message, why=verdict.why)
+                    )
 
     def _leave(self, entry: ledger.Entry) -> None:
         self._trouble.pop(entry.push, None)
+        self._failures.pop(entry.push, None)
         self.outbox.record(entry)
         self.outbox.remove(entry.push)
         self.signals.report()

@@ -110,6 +110,7 @@ class HubSync:
         self._summary = Summary()
         self._last_progress = time.monotonic()
         self._said: set[str] = set()
+        self._trouble: str | None = None
         self._commits: set[str] = set()
         self.wait_at_exit = False
         self._closed = False
@@ -122,7 +123,8 @@ class HubSync:
             self._orders,
             lambda: method() if (method := on_news()) else None,
         )
-        weakref.finalize(self, self._companion.stop)
+        # Not at exit: that is `_close_all`, which first waits for what is under way.
+        weakref.finalize(self, self._companion.stop).atexit = False
         _engines.add(self)
 
     @property
@@ -289,24 +291,26 @@ class HubSync:
         if entry.state == ledger.REFUSED and entry.why and entry.why not in self._said:
             self._said.add(entry.why)
             logger.error("%s was not pushed. %s", entry.message, entry.why)
-        if entry.state == ledger.WAITING and entry.why:
-            self._summary.why = entry.why
-            if "waiting" not in self._said:
-                self._said.add("waiting")
-                logger.warning(
-                    "%s could not be pushed yet, and is tried again: %s. Training goes on.",
-                    entry.message,
-                    entry.why,
-                )
+        if entry.state == ledger.WAITING and "waiting" not in self._said:
+            self._said.add("waiting")
+            logger.warning(
+                "%s could not be pushed yet, and is tried again: %s. Training goes on.", entry.message, entry.why
+            )
+        if entry.state in (ledger.WAITING, ledger.REFUSED):
+            self._trouble = entry.why
         if entry.state == ledger.DONE:
+            self._trouble = None
             self._said.discard("waiting")
 
-    def _settle(self, push_id: str, future: Future[CommitInfo]) -> None:
+    def _fate(self, push_id: str) -> ledger.Entry | None:
+        """What is known of a push, or of the one that took it over in the end."""
         entry = self._states.get(push_id)
-        seen = set()
-        while entry is not None and entry.state == ledger.SUPERSEDED and entry.by and entry.push not in seen:
-            seen.add(entry.push)
+        while entry is not None and entry.state == ledger.SUPERSEDED and entry.by:
             entry = self._states.get(entry.by)
+        return entry
+
+    def _settle(self, push_id: str, future: Future[CommitInfo]) -> None:
+        entry = self._fate(push_id)
         if entry is None:
             return
         if entry.state == ledger.DONE and entry.commit and entry.url:
@@ -329,7 +333,8 @@ class HubSync:
         with self._news:
             waiting = self._unsent()
             self._summary.waiting = len(waiting)
-            self._summary.why = next((entry.why for entry in waiting.values() if entry and entry.why), None)
+            known = (entry.why for entry in waiting.values() if entry and entry.why)
+            self._summary.why = next(known, self._trouble) if waiting else None
             self._summary.seconds_in_training = self.seconds_in_training
             return self._summary
 
@@ -371,7 +376,7 @@ class HubSync:
                 bar.update(done - bar.n)
                 if done == len(self._futures):
                     return not self._unsent()
-                states = [self._states.get(push_id) for push_id, f in self._futures.items() if not f.done()]
+                states = [self._fate(push_id) for push_id, future in self._futures.items() if not future.done()]
                 if all(entry is not None and entry.state == ledger.REFUSED for entry in states):
                     return False
                 is_running = any(entry is not None and entry.state == ledger.RUNNING for entry in states)

@@ -11,7 +11,8 @@ from typing import Any
 from .repository import HfHubHTTPError, NotABranch
 
 TRANSIENT_STATUS = frozenset({408, 409, 412, 423, 425, 429, 500, 502, 503, 504, 507, 509, 520, 521, 522, 523, 524})
-_BUGS = (TypeError, ValueError, AttributeError, LookupError, AssertionError, NotImplementedError)
+# A LookupError is none: the client looks its answers up by key, and some proxies answer in their own way.
+_BUGS = (TypeError, ValueError, AttributeError, AssertionError, NotImplementedError)
 _STAY = "Training goes on, and everything saved stays in the outbox."
 
 _WHAT_TO_DO = {
@@ -54,7 +55,7 @@ def judge(error: BaseException) -> Verdict:
         return Verdict(_say(error), again=True)
     error, response = answered, answered.response  # type: ignore[attr-defined]
     status = response.status_code
-    if status in TRANSIENT_STATUS or _is_quota_for_now(status, error):
+    if status in TRANSIENT_STATUS or _is_quota_for_now(status, error) or _is_upload_gone(status, error):
         return Verdict(_say(error), again=True, after=_asked_to_wait(response))
     if _is_storage(error):
         return Verdict(f"{_say(error)}. {_STAY} {_WHAT_TO_DO[402]}", again=False, all_pushes=True)
@@ -94,6 +95,11 @@ def refused_metadata(error: BaseException) -> list[str] | None:
 
 def _is_quota_for_now(status: int, error: BaseException) -> bool:
     return status == 403 and "rate limit" in str(error).lower()
+
+
+def _is_upload_gone(status: int, error: BaseException) -> bool:
+    """Whether a file that was uploaded before the commit is not there any more: the next attempt uploads it."""
+    return status == 400 and bool(re.search(r"LFS pointer .*does not exist", str(error), re.I))
 
 
 def _is_storage(error: BaseException) -> bool:

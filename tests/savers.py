@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -31,6 +32,13 @@ def use_hub(hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
     monkeypatch.setenv("HF_TOKEN", hub.token)
+
+
+def free_port() -> int:
+    """A port that a Hub can have again after a stop."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 60.0) -> None:
@@ -63,7 +71,7 @@ class Run:
         settings: Other settings than `all_checkpoints`.
     """
 
-    def __init__(self, output_dir: Path, api: HfApi, orders: Orders | None = None, **settings: Any) -> None:
+    def __init__(self, output_dir: Path, api: HfApi | None, orders: Orders | None = None, **settings: Any) -> None:
         values: dict[str, Any] = {
             "output_dir": output_dir,
             "hub_strategy": "all_checkpoints",
@@ -76,9 +84,9 @@ class Run:
         self.sync = HubSync(self.settings, orders)
         self.saved: list[Path] = []
 
-    def save(self, step: int, card: bool = True) -> Future[CommitInfo]:
+    def save(self, step: int, card: bool = True, size: int = 60_000) -> Future[CommitInfo]:
         """What a training loop does at a save; nothing here may raise."""
-        folder = write_checkpoint(self.output_dir / f"checkpoint-{step}")
+        folder = write_checkpoint(self.output_dir / f"checkpoint-{step}", size)
         self.saved.append(folder)
         plan = plan_save(self.settings.hub_strategy, folder, step, f"step {step}")
         assert plan is not None
@@ -96,6 +104,7 @@ class Run:
 
     def titles(self) -> list[str]:
         """Titles of the commits after the first, oldest first."""
+        assert self.api is not None
         return [commit.title for commit in reversed(self.api.list_repo_commits(self.repo))][1:]
 
     def __enter__(self) -> Run:

@@ -8,6 +8,7 @@ from huggingface_hub import ModelCard
 
 from .facts import CardOptions
 from .merge import merge_card
+from .metadata import drop_refused_keys
 from .render import render_card
 
 
@@ -33,4 +34,8 @@ def build_model_card(
         return ModelCard(text)
     except ValueError:
         # A person's model-index that is not complete: huggingface_hub then leaves it out.
+        return ModelCard(text, ignore_metadata_errors=True)
+    except TypeError:
+        # A person's `tags: false`, which huggingface_hub cannot hold.
+        text, _ = drop_refused_keys(text, ['"tags"'])
         return ModelCard(text, ignore_metadata_errors=True)

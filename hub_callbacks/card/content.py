@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from .evaluations import Evaluations
@@ -20,7 +19,7 @@ from .formatting import (
 from .formatting import epoch as spoken_epoch
 from .hub_names import is_repo_id
 from .jsonsafe import number
-from .metadata import dataset_ids, model_name, names, pipeline_tag
+from .metadata import dataset_ids, dataset_labels, model_name, names, pipeline_tag
 from .results import headline, results, status
 from .tasks import LABELS
 from .usage import usage
@@ -101,13 +100,12 @@ def _and(items: list[str]) -> str:
 
 
 def _trained_on(setup: dict[str, Any], options: CardOptions) -> str:
-    labels = names(options.dataset)
+    labels = dataset_labels(options)
     ids = [name for name in names(options.dataset_tags) if is_repo_id(name)] or dataset_ids(setup)
     if labels and len(labels) == len(ids):
         found = [f"[{plain(a)}](https://huggingface.co/datasets/{b})" for a, b in zip(labels, ids, strict=True)]
     elif labels:
-        # run_glue and others pass a path here where the data are local files.
-        found = [plain(label) for label in labels if not re.match(r"^([/~.]|[A-Za-z]:\\)", label)]
+        found = [plain(label) for label in labels]
     else:
         found = [f"[{plain(name)}](https://huggingface.co/datasets/{name})" for name in ids]
     return f"the {_and(found)} dataset{'s' if len(found) > 1 else ''}" if found else ""

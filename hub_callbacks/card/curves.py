@@ -19,6 +19,8 @@ MAX_PANELS = 6
 _TEXT = "#7f8894"
 _GRID = "#9aa4b2"
 _COLORS = ("#3b82f6", "#e8710a", "#12a150", "#c04ee0", "#d6455d", "#0d9aa8", "#a3810f", "#7c6cf0")
+_TOO_LARGE = 1e30
+"""Above it, as for what is no number, there is nothing to see in a curve."""
 _CJK = (
     "Noto Sans CJK SC",
     "Noto Sans CJK JP",
@@ -98,7 +100,9 @@ def _line(
 ) -> list[Line]:
     pairs = [(number(step), number(value)) for step, value in zip(steps, values or (), strict=False)]
     known = [
-        (step, value) for step, value in pairs if step is not None and value is not None and math.isfinite(value)
+        (step, value)
+        for step, value in pairs
+        if step is not None and abs(step) < _TOO_LARGE and value is not None and abs(value) < _TOO_LARGE
     ]
     return [Line(label, [s for s, _ in known], [v for _, v in known], color, points)] if known else []
 

@@ -107,6 +107,8 @@ class Document:
     def __str__(self) -> str:
         front = dump_front(self.front or [], self.tail)
         body = "".join(map(str, self.parts))
+        if not front and body.lstrip().startswith("---"):
+            front = "---\n{}\n---\n"  # else the text would be taken for metadata
         return front + body.rstrip("\n") + "\n" if body.strip() or front else ""
 
 
@@ -174,10 +176,25 @@ def parse_front(block: str) -> tuple[list[Entry], str]:
         return [], block + "\n" if block.strip() else ""
     if not isinstance(loaded, dict):
         raise ValueError("the metadata of a card has to be a mapping")
-    starts = _key_lines(block)
-    if starts is None or len(starts) != len(loaded):
-        return [Entry(str(key), value, dump_entry(str(key), value)) for key, value in loaded.items()], ""
+    if not loaded:
+        return [], "".join(f"{line}\n" for line in block.split("\n") if line.startswith("#"))
+    try:
+        entries, tail = _split_front(block)
+        if repr([(entry.key, entry.value) for entry in entries]) == repr(
+            [(str(key), value) for key, value in loaded.items()]
+        ):
+            return entries, tail
+    except (yaml.YAMLError, ValueError, AttributeError):
+        pass  # its lines do not stand for themselves, as with anchors and `{a: 1, b: 2}`
+    return [Entry(str(key), value, dump_entry(str(key), value)) for key, value in loaded.items()], ""
 
+
+def _split_front(block: str) -> tuple[list[Entry], str]:
+    root = yaml.compose(block, Loader=yaml.SafeLoader)
+    several = re.search(r"(?m)^(\.\.\.|---|%)", block)
+    if several or not isinstance(root, yaml.MappingNode) or any(key.start_mark.column for key, _ in root.value):
+        raise ValueError("not a mapping with a key at the start of each line")
+    starts = [key.start_mark.line for key, _ in root.value]
     lines = block.split("\n")
     entries: list[Entry] = []
     comment = "".join(line + "\n" for line in lines[: starts[0]])
@@ -190,20 +207,6 @@ def parse_front(block: str) -> tuple[list[Entry], str]:
         entries.append(Entry(str(key), value, raw, comment))
         comment = "".join(line + "\n" for line in lines[last:end])
     return entries, comment
-
-
-def _key_lines(block: str) -> list[int] | None:
-    """The lines where the top-level keys begin; `None` where the keys' lines cannot be told apart, as with
-    `{a: 1, b: 2}`, or do not stand for themselves, as with anchors."""
-    root = yaml.compose(block, Loader=yaml.SafeLoader)
-    if not isinstance(root, yaml.MappingNode) or root.flow_style or re.search(r"(?m)(^|[\s\[,{:-])[&*]\w", block):
-        return None
-    marks = [key.start_mark for key, _ in root.value]
-    simple = all(isinstance(key, yaml.ScalarNode) and key.value != "<<" for key, _ in root.value)
-    if not simple or any(mark.column for mark in marks) or block.lstrip().startswith(("%", "---", "? ")):
-        return None
-    lines = [mark.line for mark in marks]
-    return lines if len(set(lines)) == len(lines) else None
 
 
 def dump_entry(key: str, value: Any) -> str:
@@ -243,10 +246,11 @@ def _parts(body: str) -> list[Section | State | str]:
             parts.append(Section(begin.group("name"), content, begin.group("stamp"), raw))
             i = last
             text[:] = [""]
-        elif state and (found := _state(state.group("json"))) and not any(isinstance(p, State) for p in parts):
-            flush("\n".join(text) + newline)
-            parts.append(found)
-            text[:] = [""]
+        elif state and (found := _state(state.group("json"))):
+            if not any(isinstance(part, State) for part in parts):  # a copy says nothing
+                flush("\n".join(text) + newline)
+                parts.append(found)
+                text[:] = [""]
         else:
             text.append(lines[i])
         i += 1

@@ -23,7 +23,7 @@ MAX_METRICS = 12
 class Evaluation:
     """One evaluated step: `results[dataset][metric]`; the only dataset has the empty name."""
 
-    step: int
+    step: float
     epoch: float | None
     results: dict[str, dict[str, float]]
 
@@ -95,7 +95,7 @@ def _evaluation(row: dict[str, Any], names: list[str]) -> Evaluation:
             continue
         dataset, metric = split_key(key, names)
         results.setdefault(dataset, {})[metric] = found
-    return Evaluation(row["step"], number(row.get("epoch")), results)
+    return Evaluation(number(row["step"]) or 0, number(row.get("epoch")), results)
 
 
 def split_key(key: str, names: list[str]) -> tuple[str, str]:

@@ -33,9 +33,11 @@ from .document import (
 )
 
 _PATH = re.compile(r"^(?:[/~\\]|\.{1,2}[/\\]|[A-Za-z]:[/\\])")
+_BASE_MODEL_PATH = re.compile(r"base_model:\w+:" + _PATH.pattern.lstrip("^"))
 _UNFILLED = "[More Information Needed]"
 _HEADING = re.compile(r"^ {0,3}# \S|^<h1[ >]|\n=+[ \t]*$", re.M | re.I)
 _TITLE = re.compile(r"\s*# [^\n]*\n+")
+_SECOND_TITLE = "## About this model\n\n"
 _ABSENT = object()
 
 
@@ -138,7 +140,7 @@ def _without_local_paths(entry: Entry) -> Entry | None:
     if entry.key == "base_model" and any(isinstance(value, str) and _PATH.match(value) for value in values):
         return None
     if entry.key == "tags":
-        kept = [tag for tag in values if not _PATH.match(re.sub(r"^base_model:\w+:", "", str(tag)))]
+        kept = [tag for tag in values if not _BASE_MODEL_PATH.match(str(tag))]
         if kept != values:
             return entry._replace(value=kept, raw=dump_entry("tags", kept)) if kept else None
     return entry
@@ -213,13 +215,13 @@ def _is_unfilled(document: Document) -> bool:
 
 
 def _without_second_title(parts: list[Section | State | str]) -> list[Section | State | str]:
-    """The generated title goes where a person's text above has one."""
+    """The generated title becomes a heading where a person's text above has a title."""
     titled = False
     merged: list[Section | State | str] = []
     for part in parts:
         titled = titled or (isinstance(part, str) and bool(_HEADING.search(_outside_code(part))))
         if isinstance(part, Section) and part.name == "intro" and titled and part.raw is None:
-            part = Section(part.name, _TITLE.sub("", part.content, count=1))
+            part = Section(part.name, _TITLE.sub(_SECOND_TITLE, part.content, count=1))
         merged.append(part)
     return merged
 

@@ -147,7 +147,8 @@ def _repositories(what: str, given: list[str], problems: list[str]) -> list[str]
     """Those of the names that can be on the Hub: a path on this disk never is."""
     found = []
     for name in given:
-        name = re.sub(r"^https?://(?:www\.)?(?:huggingface\.co|hf\.co)/(?:datasets/)?", "", name).rstrip("/")
+        address = re.fullmatch(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/(?:datasets/)?(.+?)/?", name)
+        name = address.group(1) if address else name
         if is_repo_id(name) and not Path(name).exists():
             found.append(name)
         elif not _is_path(name):
@@ -158,7 +159,13 @@ def _repositories(what: str, given: list[str], problems: list[str]) -> list[str]
 
 
 def _is_path(name: str) -> bool:
-    return "/" in name or "\\" in name or Path(name).exists()
+    """Whether a name that is no repository reads like a path on a disk."""
+    return "\\" in name or ("/" in name and " " not in name) or is_repo_id(name)
+
+
+def dataset_labels(options: CardOptions) -> list[str]:
+    """What people call the datasets; some scripts pass a path here where the data are local files."""
+    return [name for name in names(options.dataset) if is_repo_id(name) or not _is_path(name)]
 
 
 def _relation(model: dict[str, Any]) -> str:
@@ -196,7 +203,7 @@ def _results(
     if measured is None or measured.step != progress.get("weights_step", measured.step) or not task:
         return []
     facts = (setup.get("datasets") or {}).get("eval") or {}
-    labels, arguments = names(options.dataset), names(options.dataset_args)
+    labels, arguments = dataset_labels(options), names(options.dataset_args)
     found = []
     for dataset, metric in evaluations.metrics:
         value = measured.get((dataset, metric))

@@ -100,7 +100,7 @@ def results(progress: dict[str, Any], evaluations: Evaluations) -> dict[str, Any
 
 def _spoken(pair: tuple[str, str], several: bool) -> str:
     name = metric_name(pair[1])
-    name = name if name[1:2].isupper() else name[:1].lower() + name[1:]
+    name = name if name.split()[0].isupper() or name[1:2].isupper() else name[:1].lower() + name[1:]
     return f"{name} on {pair[0]}" if several and pair[0] else name
 
 

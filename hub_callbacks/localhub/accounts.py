@@ -48,8 +48,9 @@ class Accounts:
         return bytes.fromhex(self._secret)
 
     @property
-    def users(self) -> list[str]:
-        return list(self._users)
+    def has_tokens(self) -> bool:
+        """Whether anybody ever got a token."""
+        return bool(self._tokens)
 
     def canonical(self, name: str) -> str | None:
         """The user's name as registered, found without regard to case."""

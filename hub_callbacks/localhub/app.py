@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import parse_qs, unquote
 
-from starlette.concurrency import run_in_threadpool
+from anyio import CapacityLimiter, to_thread
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import Receive, Scope, Send
@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 _MAX_BODY_IN_MEMORY = 64 * 1024 * 1024
 _WRITE_SIZE = 1 << 20
+_THREADS = 20
 
 
 class App:
@@ -35,6 +36,9 @@ class App:
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
+        self._threads = CapacityLimiter(_THREADS)
+        # Other handlers wait for the Xet service when they unpack a file, so its threads are its own.
+        self._xet_threads = CapacityLimiter(_THREADS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -65,10 +69,12 @@ class App:
         found = find_route(request.method, path)
         handler, parts = (found[0].handler, found[1]) if found else (not_found, {})
         kind: BodyKind = found[0].body if found else "memory"
+        is_xet = path.startswith("/xet/")
+        threads = self._xet_threads if is_xet else self._threads
         # The Xet service has tokens of its own.
-        authorization = None if path.startswith("/xet/") else request.headers.get("authorization")
+        authorization = None if is_xet else request.headers.get("authorization")
         viewer = self._hub.accounts.identify(authorization)
-        async with self._body(request, kind) as (body, upload):
+        async with self._body(request, kind, threads) as (body, upload):
             call = Call(
                 hub=self._hub,
                 method=request.method,
@@ -78,19 +84,22 @@ class App:
                 headers={name.lower(): value for name, value in request.headers.items()},
                 endpoint=f"{request.url.scheme}://{request.headers.get('host', request.url.netloc)}",
                 viewer=viewer,
+                threads=threads,
                 body=body,
                 upload=upload,
             )
-            return await run_in_threadpool(handler, call)
+            return await to_thread.run_sync(handler, call, limiter=threads)
 
     @asynccontextmanager
-    async def _body(self, request: Request, kind: BodyKind) -> AsyncIterator[tuple[bytes, Upload | None]]:
+    async def _body(
+        self, request: Request, kind: BodyKind, threads: CapacityLimiter
+    ) -> AsyncIterator[tuple[bytes, Upload | None]]:
         if kind == "memory":
             yield await _read_small(request), None
             return
         path = self._hub.tmp / f"body-{uuid.uuid4().hex}"
         try:
-            yield b"", await _spool(request, path, kind == "hashed")
+            yield b"", await _spool(request, path, kind == "hashed", threads)
         finally:
             path.unlink(missing_ok=True)
 
@@ -113,7 +122,7 @@ async def _read_small(request: Request) -> bytes:
     return bytes(body)
 
 
-async def _spool(request: Request, path: Path, hashed: bool) -> Upload:
+async def _spool(request: Request, path: Path, hashed: bool, threads: CapacityLimiter) -> Upload:
     """Streams a body to a file; memory holds one piece of about a megabyte."""
     digest = hashlib.sha256()
     size = 0
@@ -128,7 +137,7 @@ async def _spool(request: Request, path: Path, hashed: bool) -> Upload:
         async for chunk in request.stream():
             pending += chunk
             if len(pending) >= _WRITE_SIZE:
-                await run_in_threadpool(write, bytes(pending))
+                await to_thread.run_sync(write, bytes(pending), limiter=threads)
                 size += len(pending)
                 pending.clear()
         write(bytes(pending))

@@ -11,14 +11,14 @@ import importlib.util
 import time
 from collections.abc import Iterable
 
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 
 from .commits import check_may_upload
 from .content import read_file
 from .errors import HubError, bad_request
 from .gitstore import open_repo, resolve
 from .ranges import byte_range
-from .web import Call, ok
+from .web import Call, ok, stream
 from .xet import Segment, XetStore
 
 TOKEN_LIFETIME = 3600
@@ -82,12 +82,14 @@ def get_xorb(call: Call) -> Response:
         raise HubError(404, "There is no such xorb")
     size = path.stat().st_size
     start, end, status = byte_range(call, size)
-    headers = {"Content-Length": str(end - start), "Accept-Ranges": "bytes"}
+    headers = {
+        "Content-Type": "application/octet-stream",
+        "Content-Length": str(end - start),
+        "Accept-Ranges": "bytes",
+    }
     if status == 206:
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
-    return StreamingResponse(
-        read_file(path, start, end), status, headers, media_type="application/octet-stream"
-    )
+    return stream(call, read_file(path, start, end), status, headers)
 
 
 def reconstruction(call: Call) -> Response:

@@ -6,13 +6,13 @@ import mimetypes
 from collections.abc import Iterator
 from urllib.parse import quote
 
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from . import gitstore
 from .errors import HubError, entry_not_found
 from .ranges import byte_range
 from .repos import check_gate
-from .web import Call
+from .web import Call, stream
 
 
 def resolve(call: Call) -> Response:
@@ -50,4 +50,4 @@ def resolve(call: Call) -> Response:
     if call.hub.content.size(entry.lfs.sha256) is None:
         raise HubError(404, f"The content of {entry.path} is not on this hub", "EntryNotFound")
     chunks: Iterator[bytes] = call.hub.content.read(entry.lfs.sha256, start, end)
-    return StreamingResponse(chunks, status_code=status, headers=headers)
+    return stream(call, chunks, status, headers)

@@ -72,7 +72,7 @@ class LocalHub:
 
     @property
     def first_start(self) -> bool:
-        """Whether this start made the hub's folder."""
+        """Whether nobody had a token of this hub before."""
         return self._now.first_start
 
     @property
@@ -209,10 +209,9 @@ class _Running:
         tmp = self.root / "tmp"
         shutil.rmtree(tmp, ignore_errors=True)
         tmp.mkdir()
-        accounts_file = self.root / "accounts.json"
-        self.first_start = not accounts_file.exists()
-        self.accounts = Accounts(accounts_file)
-        if self.first_start:
+        self.accounts = Accounts(self.root / "accounts.json")
+        self.first_start = not self.accounts.has_tokens
+        if self.accounts.canonical(DEFAULT_USER) is None:
             self.accounts.add_user(DEFAULT_USER)
         content = ContentStore(self.root, lambda: self._own_xet_service(host))
         hub = Hub(self.accounts, Registry(self.root), content, tmp, lfs_part_size)

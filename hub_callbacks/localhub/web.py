@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qs, quote
 
-from starlette.responses import JSONResponse, Response
+from anyio import CapacityLimiter, to_thread
+from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from .accounts import Accounts, Identity
 from .content import ContentStore
@@ -54,6 +55,7 @@ class Call:
         headers: Request headers, names in lower case.
         endpoint: The hub's address as this client sees it.
         viewer: Who is calling; None for anonymous.
+        threads: Whose threads run the handler, and read what it streams.
         body: The whole body, for routes that take it in memory.
         upload: The streamed body, for routes that take a file.
     """
@@ -66,6 +68,7 @@ class Call:
     headers: Mapping[str, str]
     endpoint: str
     viewer: Identity | None
+    threads: CapacityLimiter
     body: bytes = b""
     upload: Upload | None = None
 
@@ -177,6 +180,16 @@ def page_response(call: Call, page: Page, rows: list[Any]) -> Response:
         url = f"{call.endpoint}{call.path}?{query}{'&' if query else ''}cursor={page.next_start}"
         headers["Link"] = f'<{url}>; rel="next"'
     return JSONResponse(rows, headers=headers)
+
+
+def stream(call: Call, chunks: Iterator[bytes], status: int, headers: Mapping[str, str]) -> Response:
+    """An answer that is read piece by piece while it is sent."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        while piece := await to_thread.run_sync(next, chunks, b"", limiter=call.threads):
+            yield piece
+
+    return StreamingResponse(pieces(), status, headers)
 
 
 def ok(value: Any = None) -> Response:

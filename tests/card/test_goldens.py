@@ -124,3 +124,5 @@ def test_a_broken_model_index_of_a_person_does_not_stop_a_card(facts: Scenario) 
     setup, progress, options = facts
     card = build_model_card(setup, progress, options, "---\nmodel-index: [{name: x}]\n---\n# Mine\n")
     assert "# Mine" in card.content
+    card = build_model_card(setup, progress, options, "---\ntags: false\n---\n# Mine\n")
+    assert "# Mine" in card.content and card.data.pipeline_tag == "image-classification"

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from huggingface_hub import HfApi, constants
-from savers import Run, use_hub
+from huggingface_hub import HfApi
+from savers import Run, free_port, use_hub
 
 from hub_callbacks.localhub import LocalHub
 from hub_callbacks.signals import Orders
 
+# hf_xet's own attempts and time-outs, which last for minutes; it reads them once.
+os.environ["HF_XET_CLIENT_RETRY_MAX_ATTEMPTS"] = "2"
+os.environ["HF_XET_CLIENT_RETRY_BASE_DELAY"] = "10ms"
+os.environ["HF_XET_CLIENT_READ_TIMEOUT"] = "2s"
+
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalHub]:
-    with LocalHub(tmp_path / "hub-root") as running:
+    with LocalHub(tmp_path / "hub-root", port=free_port()) as running:
         monkeypatch.setenv("HF_HOME", str(tmp_path / "hf-home"))
         use_hub(running, monkeypatch)
         yield running

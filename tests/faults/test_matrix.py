@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 from huggingface_hub import constants
-from savers import Run, assert_tells_the_truth, expected, on_hub, wait_until
+from savers import assert_tells_the_truth, expected, on_hub, wait_until
 
 from hub_callbacks import ledger
-from hub_callbacks.localhub import Answer, Fault, Hang, LocalHub, LoseResponse, Reset
+from hub_callbacks.localhub import Answer, Fault, Hang, LoseResponse, Reset
 
 OPERATIONS = ("create_repo", "preupload", "xet_token", "lfs_batch", "lfs_put", "commit", "validate_yaml")
 FAULTS = {

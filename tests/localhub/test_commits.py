@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi
@@ -28,7 +30,7 @@ def add(path: str, data: bytes) -> CommitOperationAdd:
 def test_one_commit_adds_copies_and_deletes(api: HfApi, model: str) -> None:
     first = [add("a.txt", b"a"), add("d/b.bin", b"b" * 1000), add("d/e/c.txt", b"c"), add("old/x.txt", b"x")]
     api.create_commit(model, first, commit_message="first", commit_description="long\ntext")
-    second = [
+    second: list[Any] = [
         CommitOperationDelete("old/"),
         CommitOperationDelete("a.txt"),
         CommitOperationCopy("d/b.bin", "copy.bin"),
@@ -53,7 +55,7 @@ def test_one_commit_adds_copies_and_deletes(api: HfApi, model: str) -> None:
 
 def test_a_folder_can_be_replaced_in_one_commit(api: HfApi, model: str) -> None:
     api.create_commit(model, [add("last/a", b"1"), add("last/b", b"2")], commit_message="one")
-    operations = [CommitOperationDelete("last/"), add("last/a", b"3")]
+    operations: list[Any] = [CommitOperationDelete("last/"), add("last/a", b"3")]
     api.create_commit(model, operations, commit_message="two")
     assert set(api.list_repo_files(model)) == {".gitattributes", "last/a"}
     assert content(api, model, "last/a") == b"3"
@@ -143,9 +145,8 @@ def test_the_upload_mode_follows_gitattributes_and_size(api: HfApi, model: str) 
         add("big.txt", b"4" * (10 * 1024 * 1024 + 1)),
     ]
     api.create_commit(model, operations, commit_message="x")
-    large = {
-        file.path for file in api.get_paths_info(model, [op.path_in_repo for op in operations]) if file.lfs
-    }
+    found: list[Any] = api.get_paths_info(model, [op.path_in_repo for op in operations])
+    large = {file.path for file in found if file.lfs}
     assert large == {"w.safetensors", "special/a.txt", "big.txt"}
 
 
@@ -185,5 +186,24 @@ def test_no_commit_of_concurrent_writers_is_lost(hub: LocalHub, api: HfApi, mode
 def test_a_large_commit_body_is_taken(api: HfApi, model: str) -> None:
     operations = [add(f"{number}.txt", os.urandom(9_000_000)) for number in range(4)]
     api.create_commit(model, operations, commit_message="48 MB of base64")
-    sizes = [file.size for file in api.list_repo_tree(model) if file.path.endswith(".txt")]
+    listed: Any = api.list_repo_tree(model)
+    sizes = [file.size for file in listed if file.path.endswith(".txt")]
     assert sizes == [9_000_000] * 4
+
+
+def test_a_body_that_the_client_cuts_leaves_nothing(
+    hub: LocalHub, api: HfApi, model: str, token: str
+) -> None:
+    address = ("127.0.0.1", int(hub.endpoint.rsplit(":", 1)[1]))
+    head = (
+        f"POST /api/models/{model}/commit/main HTTP/1.1\r\nHost: hub\r\n"
+        f"Authorization: Bearer {token}\r\nContent-Length: 5000000\r\n\r\n"
+    )
+    with socket.create_connection(address) as connection:
+        connection.sendall(
+            head.encode() + b'{"key": "header", "value": {"summary": "cut"}}\n' + b" " * 3_000_000
+        )
+    while not [seen for seen in hub.requests if seen.operation == "commit"]:
+        threading.Event().wait(0.01)
+    assert list((hub.root / "tmp").iterdir()) == []
+    assert [commit.title for commit in api.list_repo_commits(model)] == ["initial commit"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -177,3 +179,19 @@ def test_large_files_are_listed_and_removed_from_all_history(api: HfApi, model: 
     assert list(api.list_lfs_files(model)) == []
     assert set(api.list_repo_files(model)) == {".gitattributes", "a.txt"}
     assert set(api.list_repo_files(model, revision="v1")) == {".gitattributes", "a.txt"}
+
+
+def test_many_readers_at_once_do_not_block_each_other(
+    hub: LocalHub, api: HfApi, model: str, tmp_path: Path
+) -> None:
+    """A plain download makes the hub a client of its own Xet service, which must always find a thread."""
+    data = os.urandom(3_000_000)
+    api.upload_file(path_or_fileobj=data, path_in_repo="w.bin", repo_id=model)
+    url = f"{hub.endpoint}/{model}/resolve/main/w.bin"
+
+    def read() -> bool:
+        with urllib.request.urlopen(url, timeout=20) as answer:
+            return bool(answer.read() == data)
+
+    with ThreadPoolExecutor(100) as pool:
+        assert all(reading.result() for reading in [pool.submit(read) for _ in range(100)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi, get_hf_file_metadata, hf_hub_url, snapshot_download
@@ -25,7 +26,7 @@ def filled(api: HfApi, model: str) -> str:
 def test_trees_list_files_and_folders(api: HfApi, filled: str) -> None:
     top = {entry.path for entry in api.list_repo_tree(filled)}
     assert top == {".gitattributes", "a.txt", "d"}
-    everything = {entry.path: entry for entry in api.list_repo_tree(filled, recursive=True)}
+    everything: dict[str, Any] = {entry.path: entry for entry in api.list_repo_tree(filled, recursive=True)}
     assert set(everything) == {".gitattributes", "a.txt", "d", "d/b.txt", "d/e", "d/e/c.bin"}
     assert everything["d/b.txt"].size == 3
     assert everything["d/e/c.bin"].lfs.size == 300
@@ -40,7 +41,9 @@ def test_long_trees_come_in_pages(api: HfApi, model: str, hub: LocalHub) -> None
 
 
 def test_expanded_entries_name_the_last_commit_that_touched_them(api: HfApi, filled: str) -> None:
-    entries = {entry.path: entry for entry in api.list_repo_tree(filled, recursive=True, expand=True)}
+    entries: dict[str, Any] = {
+        entry.path: entry for entry in api.list_repo_tree(filled, recursive=True, expand=True)
+    }
     titles = {path: entry.last_commit.title for path, entry in entries.items()}
     assert titles == {
         ".gitattributes": "initial commit",
@@ -51,7 +54,7 @@ def test_expanded_entries_name_the_last_commit_that_touched_them(api: HfApi, fil
         "d/e/c.bin": "fill",
     }
     (plain,) = api.get_paths_info(filled, "a.txt")
-    (expanded,) = api.get_paths_info(filled, "a.txt", expand=True)
+    expanded: Any = api.get_paths_info(filled, "a.txt", expand=True)[0]
     assert plain.last_commit is None and expanded.last_commit.title == "fill"
 
 
@@ -69,8 +72,9 @@ def test_what_is_missing_is_named_as_such(api: HfApi, filled: str) -> None:
         list(api.list_repo_tree(filled, "none"))
     with pytest.raises(EntryNotFoundError) as error:
         get_hf_file_metadata(hf_hub_url(filled, "none"), token=api.token)
-    assert error.value.response.headers["X-Repo-Commit"] == api.model_info(filled).sha
-    assert error.value.response.headers["X-Error-Code"] == "EntryNotFound"
+    headers = error.value.response.headers  # type: ignore[attr-defined]
+    assert headers["X-Repo-Commit"] == api.model_info(filled).sha
+    assert headers["X-Error-Code"] == "EntryNotFound"
     for call in (
         api.list_repo_commits,
         api.model_info,
@@ -84,12 +88,11 @@ def test_heads_of_files_have_all_that_a_download_needs(api: HfApi, filled: str) 
     sha = api.model_info(filled).sha
     small = get_hf_file_metadata(hf_hub_url(filled, "a.txt"), token=api.token)
     assert (small.commit_hash, small.size) == (sha, 1)
-    (info,) = api.get_paths_info(filled, "a.txt")
+    info: Any = api.get_paths_info(filled, "a.txt")[0]
     assert small.etag == info.blob_id
     url = hf_hub_url(filled, "d/e/c.bin")
     large = get_hf_file_metadata(url, token=api.token)
-    (info,) = api.get_paths_info(filled, "d/e/c.bin")
-    assert info.lfs is not None
+    info = api.get_paths_info(filled, "d/e/c.bin")[0]
     assert (large.etag, large.size) == (info.lfs.sha256, 300)
     headers = get_session().head(url).headers
     assert headers["ETag"] == headers["X-Linked-Etag"] == f'"{info.lfs.sha256}"'

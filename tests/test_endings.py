@@ -1,0 +1,172 @@
+"""How a run ends: well, by an exception, by Ctrl-C, by SIGTERM, without a Hub. Real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from hub_callbacks import HubSyncCallback, PushNotSent
+from hub_callbacks.cli import app
+from hub_callbacks.localhub import Answer, Fault
+from runs import below, digests, on_hub, root_of, titles
+
+SCRIPT = """
+import os, signal, sys, time
+sys.path.insert(0, {tests!r})
+from models import *
+from transformers import Trainer, TrainerCallback
+from hub_callbacks import HubSyncCallback
+
+class At(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == 5:
+            {at_step_5}
+
+trainer = Trainer(
+    classifier(),
+    arguments({output_dir!r}, hub_strategy="checkpoint"),
+    train_dataset=Sentences(),
+    callbacks=[HubSyncCallback({keywords}), At()],
+)
+print("ready", flush=True)
+trainer.train()
+print("trained", flush=True)
+"""
+
+
+def start(output_dir: Path, at_step_5: str = "pass", keywords: str = "") -> subprocess.Popen[str]:
+    """A training script in a process group of its own."""
+    code = SCRIPT.format(
+        tests=str(Path(__file__).parent), output_dir=str(output_dir), at_step_5=at_step_5, keywords=keywords
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def pushers_of(output_dir: Path) -> list[int]:
+    """Processes that were started for an outbox and are still there."""
+    wanted = f"{output_dir}/_hub_sync".encode()
+    found = []
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = process.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if wanted in words:
+            found.append(int(process.parent.name))
+    return found
+
+
+def wait_until_gone(output_dir: Path, seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while pushers_of(output_dir):
+        assert time.monotonic() < until, "a pusher is still there"
+        time.sleep(0.1)
+
+
+def saved(output_dir: Path, step: int) -> dict[str, str]:
+    files = digests(output_dir / f"checkpoint-{step}")
+    return root_of(files) | below("last-checkpoint", files)
+
+
+def test_a_script_that_ends_well_leaves_no_process(hub, api, repo, tmp_path):
+    script = start(tmp_path / repo)
+    out, err = script.communicate(timeout=120)
+    assert script.returncode == 0 and "trained" in out, err
+    assert not pushers_of(tmp_path / repo)
+    assert titles(api, repo)[-1] == "End of training"
+    assert on_hub(tmp_path, repo) == saved(tmp_path / repo, 8)
+
+
+def test_an_exception_in_training_stays_what_it_is_and_what_was_saved_arrives(hub, api, repo, tmp_path):
+    script = start(tmp_path / repo, "raise ZeroDivisionError('mine')")
+    _, err = script.communicate(timeout=120)
+    assert (
+        (script.returncode == 1
+        and err.rstrip().splitlines()[-1].startswith("ZeroDivisionError: mine"))
+        or ("ZeroDivisionError: mine" in err)
+    )
+    wait_until_gone(tmp_path / repo)
+    assert on_hub(tmp_path, repo) == saved(tmp_path / repo, 4)
+
+
+def test_ctrl_c_reaches_the_training_and_not_the_pusher(hub, api, repo, tmp_path):
+    script = start(tmp_path / repo, "os.killpg(0, signal.SIGINT); time.sleep(1)")
+    _, err = script.communicate(timeout=120)
+    assert "KeyboardInterrupt" in err and script.returncode != 0
+    wait_until_gone(tmp_path / repo)
+    assert on_hub(tmp_path, repo) == saved(tmp_path / repo, 4)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_the_pusher_goes_on_when_the_training_is_killed(hub, api, repo, tmp_path, number):
+    script = start(tmp_path / repo, f"os.kill(os.getpid(), {int(number)}); time.sleep(60)")
+    script.communicate(timeout=120)
+    assert script.returncode == -number
+    wait_until_gone(tmp_path / repo)
+    assert on_hub(tmp_path, repo) == saved(tmp_path / repo, 4)
+
+
+def test_without_a_hub_the_run_ends_in_time_and_says_how_to_send_the_rest(hub, api, repo, tmp_path):
+    with hub.inject(Fault("*", Answer(503))):
+        script = start(tmp_path / repo, keywords="finish_timeout=0.5")
+        out, err = script.communicate(timeout=120)
+        assert script.returncode == 0 and "trained" in out
+        assert f"hub-callbacks sync {tmp_path / repo}" in err and "503" in err
+        assert not pushers_of(tmp_path / repo)
+        status = CliRunner().invoke(app, ["status", str(tmp_path / repo)])
+        assert status.exit_code == 1 and "End of training" in status.output
+    assert CliRunner().invoke(app, ["sync", str(tmp_path / repo)]).exit_code == 0
+    assert CliRunner().invoke(app, ["status", str(tmp_path / repo)]).exit_code == 0
+    assert on_hub(tmp_path, repo) == saved(tmp_path / repo, 8)
+
+
+def test_on_error_raise_makes_an_exception_of_it(hub, api, repo, tmp_path):
+    with hub.inject(Fault("*", Answer(403))):
+        script = start(tmp_path / repo, keywords="on_error='raise'")
+        out, err = script.communicate(timeout=120)
+    assert script.returncode == 1 and "trained" not in out
+    assert "PushNotSent" in err and "write rights" in err
+
+
+def test_a_next_run_sends_the_rest_of_the_one_before_first(hub, api, repo, tmp_path):
+    with hub.inject(Fault("*", Answer(503))):
+        script = start(tmp_path / repo, "os._exit(9)", keywords="hub_always_push=True")
+        script.communicate(timeout=120)
+        for process in pushers_of(tmp_path / repo):
+            os.kill(process, signal.SIGKILL)
+    wait_until_gone(tmp_path / repo)
+    again = start(tmp_path / repo, keywords="hub_always_push=True")
+    _, err = again.communicate(timeout=120)
+    assert again.returncode == 0, err
+    steps = [f"Training in progress, step {n}" for n in (2, 4)]
+    assert titles(api, repo)[:2] == steps
+    assert titles(api, repo)[-1] == "End of training"
+
+
+def test_futures_of_what_did_not_arrive_say_so(hub, api, repo, tmp_path):
+    from models import Sentences, arguments, classifier
+    from transformers import Trainer
+
+    with hub.inject(Fault("*", Answer(401))):
+        callback = HubSyncCallback()
+        trainer = Trainer(
+            classifier(), arguments(tmp_path / repo), train_dataset=Sentences(), callbacks=[callback]
+        )
+        trainer.train()
+        with pytest.raises(PushNotSent, match="hub-callbacks sync"):
+            callback.last_push.result(timeout=0)
+        callback.close()
+    assert callback.summary().waiting > 0 and "hf auth login" in callback.summary().why
