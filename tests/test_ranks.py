@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -33,8 +35,19 @@ def run(output_dir: Path, changes: str = "", processes: int = 2) -> None:
     script = output_dir.parent / "script.py"
     script.write_text(SCRIPT.format(tests=str(Path(__file__).parent), output_dir=str(output_dir), changes=changes))
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--standalone"]
-    done = subprocess.run([*command, str(script)], capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr[-3000:]
+    job = subprocess.Popen(
+        [*command, str(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        output, _ = job.communicate(timeout=240)
+    except subprocess.TimeoutExpired:
+        os.killpg(job.pid, signal.SIGKILL)  # the ranks, too
+        raise
+    assert job.returncode == 0, output[-3000:]
 
 
 def test_one_repository_and_one_commit_for_each_save_with_two_processes(hub, api, repo, tmp_path):

@@ -1,0 +1,40 @@
+"""Training processes, their pushers or both are killed at random instants: what was queued arrives, once."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from killing import STRATEGIES, VICTIMS, Kill, Nursery, run_and_kill
+from savers import free_port, use_hub
+
+from hub_callbacks.localhub import LocalHub
+
+CHANCE = random.Random(20)
+
+
+@pytest.fixture(scope="module")
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Nursery, LocalHub]]:
+    with LocalHub(tmp_path_factory.mktemp("hub"), port=free_port()) as hub, pytest.MonkeyPatch.context() as patch:
+        use_hub(hub, patch)
+        nursery = Nursery(hub)
+        yield nursery, hub
+        nursery.close()
+
+
+@pytest.mark.parametrize(
+    "kill",
+    [
+        *(Kill(victim, strategy, CHANCE.uniform(0.3, 2), 2e6) for victim in VICTIMS for strategy in STRATEGIES),
+        *(Kill.at_random(CHANCE) for _ in range(3)),
+    ],
+    ids=lambda kill: f"{kill.victim}-{kill.strategy}-{kill.after:.1f}",
+)
+def test_what_was_saved_before_a_kill_arrives_byte_for_byte_and_once(kill, nursery, tmp_path: Path, monkeypatch):
+    children, hub = nursery
+    use_hub(hub, monkeypatch)
+    folder = tmp_path / f"{kill.victim}{CHANCE.randrange(10**9)}"
+    folder.mkdir()
+    run_and_kill(kill, children, hub, folder)
