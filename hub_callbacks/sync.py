@@ -42,6 +42,10 @@ EXIT_GRACE = 15.0
 """Seconds that an interpreter which ends before its training has ended gives to what waits."""
 
 
+HEARTBEAT = 30.0
+"""Seconds between two lines in the log while the end of a run waits, where no progress bar is shown."""
+
+
 @dataclass
 class Summary:
     """What a run has pushed so far.
@@ -358,36 +362,36 @@ class HubSync:
         """
         from tqdm.auto import tqdm
 
-        patience = self.settings.finish_timeout if timeout is None else timeout
-        started = self._last_progress = time.monotonic()
-        with (
-            self._news,
-            tqdm(
-                total=len(self._futures),
-                desc="Pushing to the Hub",
-                unit="push",
-                disable=not show,
-                leave=False,
-            ) as bar,
-        ):
+        started = self._last_progress = said = time.monotonic()
+        total = len(self._futures)
+        with self._news, tqdm(total=total, desc="Pushing to the Hub", disable=not show, leave=False) as bar:
             while True:
                 self._read_news()
-                done = sum(future.done() for future in self._futures.values())
-                bar.update(done - bar.n)
-                if done == len(self._futures):
-                    return not self._unsent()
-                states = [self._fate(push_id) for push_id, future in self._futures.items() if not future.done()]
-                if all(entry is not None and entry.state == ledger.REFUSED for entry in states):
-                    return False
-                is_running = any(entry is not None and entry.state == ledger.RUNNING for entry in states)
+                bar.update(sum(future.done() for future in self._futures.values()) - bar.n)
+                bar.set_postfix_str(f"{self._summary.size / 1e6:,.0f} MB")
+                arrived = self._outlook(self.settings.finish_timeout if timeout is None else timeout)
                 now = time.monotonic()
-                if timeout is not None and now - started > timeout:
-                    return False
-                if self._companion.is_given_up or (
-                    now - self._last_progress > patience and not (is_running and self._companion.is_alive)
-                ):
-                    return False
+                if arrived is not None or (timeout is not None and now - started > timeout):
+                    return bool(arrived)
+                if not show and now - said > HEARTBEAT:
+                    said = now
+                    logger.warning("Waiting for the Hub: %d of %d pushes are there.", bar.n, total)
                 self._news.wait(0.2 if timeout is None else min(0.2, timeout))
+
+    def _outlook(self, patience: float) -> bool | None:
+        """Whether all is on the Hub; `False` when waiting longer is no use, `None` when it is."""
+        waiting = [self._fate(push_id) for push_id, future in self._futures.items() if not future.done()]
+        if not waiting:
+            return not self._unsent()
+        if all(entry is not None and entry.state == ledger.REFUSED for entry in waiting):
+            return False
+        if self._companion.is_given_up:
+            return False
+        # An upload that is under way is progress; what ends one that hangs are the pusher's own limits.
+        is_running = any(entry.state == ledger.RUNNING for entry in self._states.values())
+        if is_running and self._companion.is_alive:
+            return None
+        return False if time.monotonic() - self._last_progress > patience else None
 
     def finish(self, show: bool = False) -> Summary:
         """Waits for the pushes, says what became of them, and lets go of those that did not arrive.

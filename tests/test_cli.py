@@ -1,0 +1,117 @@
+"""The command line: what it says, what it does, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from hub_callbacks.cli import app
+from hub_callbacks.localhub import Answer, Fault
+from hub_callbacks.plan import plan_save
+from hub_callbacks.settings import resolve
+from hub_callbacks.sync import HubSync
+from runs import titles
+
+
+@pytest.fixture
+def waiting(hub, repo, tmp_path):
+    """The folder of a run with two pushes that have not been sent: its Hub was away."""
+    run = tmp_path / repo
+    with hub.inject(Fault("*", Answer(503))):
+        sync = HubSync(resolve(overrides={"output_dir": run, "hub_always_push": True, "finish_timeout": 0}))
+        for step in (1, 2):
+            checkpoint = run / f"checkpoint-{step}"
+            checkpoint.mkdir(parents=True)
+            (checkpoint / "model.safetensors").write_bytes(b"weights %d" % step)
+            sync.push(plan_save("every_save", checkpoint, step, f"step {step}"))
+        sync.close()
+    return run
+
+
+def call(*words: object):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def test_status_shows_what_waits_and_why(waiting):
+    result = call("status", waiting)
+    assert result.exit_code == 1
+    assert "step 1" in result.output and "step 2" in result.output
+
+
+def test_status_as_json(waiting):
+    rows = json.loads(call("status", waiting, "--json").output)
+    assert [(row["push"], row["message"], row["waits"]) for row in rows] == [
+        ("000001", "step 1", True),
+        ("000002", "step 2", True),
+    ]
+    assert all(row["bytes"] > 0 for row in rows)
+
+
+def test_sync_sends_what_waits(api, repo, waiting):
+    result = call("sync", waiting)
+    assert result.exit_code == 0 and "done" in result.output
+    assert titles(api, repo) == ["step 1", "step 2"]
+    assert call("status", waiting).exit_code == 0
+
+
+def test_sync_works_on_a_copy_of_the_outbox_somewhere_else(api, repo, waiting, tmp_path):
+    import shutil
+
+    shutil.copytree(waiting / "_hub_sync", tmp_path / "login-node" / "_hub_sync")
+    assert call("sync", tmp_path / "login-node" / "_hub_sync").exit_code == 0
+    assert titles(api, repo) == ["step 1", "step 2"]
+
+
+def test_sync_ends_when_nothing_works_and_says_so(hub, waiting):
+    with hub.inject(Fault("*", Answer(503))):
+        result = call("sync", waiting, "--patience", 1)
+    assert result.exit_code == 1 and "2 pushes are not sent" in result.output
+
+
+def test_sync_as_json_lists_what_is_left(hub, waiting):
+    with hub.inject(Fault("*", Answer(403))):
+        result = call("sync", waiting, "--json")
+    assert result.exit_code == 1
+    left = json.loads(result.output)["left"]
+    assert [row["state"] for row in left] == ["refused", "refused"]
+
+
+def test_drop_takes_a_push_out(api, repo, waiting):
+    assert call("drop", waiting, "1", "--yes").exit_code == 0
+    assert call("sync", waiting).exit_code == 0
+    assert titles(api, repo) == ["step 2"]
+
+
+def test_drop_asks_first(waiting):
+    result = CliRunner().invoke(app, ["drop", str(waiting), "--all"], input="n\n")
+    assert result.exit_code == 1
+    assert call("status", waiting).exit_code == 1
+
+
+def test_drop_of_what_does_not_wait_is_an_error(waiting):
+    result = call("drop", waiting, "77", "--yes")
+    assert result.exit_code == 2 and "000077" in result.output
+
+
+@pytest.mark.parametrize("command", ["status", "sync", "drop"])
+def test_a_folder_without_an_outbox_is_an_error(tmp_path, command):
+    result = call(command, tmp_path)
+    assert result.exit_code == 2 and "no outbox" in result.output
+
+
+def test_serve_prints_where_it_is(tmp_path):
+    code = "from hub_callbacks.cli import main; main()"
+    server = subprocess.Popen(
+        [sys.executable, "-c", code, "serve", "--root", str(tmp_path / "hub"), "--port", "0"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert server.stdout.readline().startswith("Hub at http://127.0.0.1:")
+    finally:
+        server.terminate()
+        assert server.wait(timeout=30) == 0
