@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from . import redaction, takeover
-from .card import gather_progress, gather_setup
-from .final_model import final_model, is_sharded
+from .card_facts import CardFacts
+from .final_model import final_model, is_sharded, weights_step
 from .manifest import Target
 from .plan import (
     INCOMPLETE_MARKER,
@@ -30,6 +30,7 @@ from .sync import HubSync, Summary
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
+    from transformers import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +78,8 @@ class HubSyncCallback(TrainerCallback):
         output_dir: Folder of the run, which holds the outbox.
         on_error: `"warn"` (default) or `"raise"`: what the end of training does about pushes that did not arrive.
         finish_timeout: Seconds that the end of training waits without any progress (default 180).
+        max_pending_bytes: Bytes that waiting pushes of deleted checkpoints may keep on disk.
+        card_template: Path of a Jinja template to make the model card from.
 
     Raises:
         SettingsError: when the Trainer is made, for a value that cannot work.
@@ -103,6 +106,8 @@ class HubSyncCallback(TrainerCallback):
         output_dir: str | None = None,
         on_error: str | None = None,
         finish_timeout: float | None = None,
+        max_pending_bytes: int | None = None,
+        card_template: str | None = None,
     ) -> None:
         self._overrides = {
             "hub_model_id": hub_model_id,
@@ -114,15 +119,18 @@ class HubSyncCallback(TrainerCallback):
             "output_dir": output_dir,
             "on_error": on_error,
             "finish_timeout": finish_timeout,
+            "max_pending_bytes": max_pending_bytes,
+            "card_template": card_template,
         }
         self._sync: HubSync | None = None
         self._engines: dict[Settings, HubSync] = {}
         self._saved: set[int] = set()
         self._incomplete: int | None = None
         self._began = 0.0
-        self._setup: dict[str, Any] = {}
+        self._facts = CardFacts()
         self._card_due = False
         self._is_training = False
+        self._has_seen_evaluation = False
         self._waited = 0.0
         takeover.install()
 
@@ -156,7 +164,7 @@ class HubSyncCallback(TrainerCallback):
     def on_init_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.prepare(args).start()
+        self.prepare(args)
 
     @_on_main_process
     def on_train_begin(
@@ -164,10 +172,12 @@ class HubSyncCallback(TrainerCallback):
     ) -> None:
         self.prepare(args)
         self._is_training = True
+        self._has_seen_evaluation = False
         self._saved.clear()
         self._incomplete = None
         self._began = time.time()
-        self._setup = self._gather_setup(args, **kwargs)
+        self._facts = CardFacts(self.settings.template, self._facts.options)
+        self._learn(args, state, kwargs)
         if state.is_hyper_param_search:
             logger.warning("The trials of a hyperparameter search are not pushed; a train() after it is.")
 
@@ -192,7 +202,10 @@ class HubSyncCallback(TrainerCallback):
     ) -> None:
         # Whether a save follows in this step is known only when it comes, or the next step does.
         self._card_due = True
-        if not self._is_training and self._setup:
+        if not self._has_seen_evaluation and self._facts.setup:
+            self._has_seen_evaluation = True
+            self._learn(args, state, kwargs)  # the Trainer has made the loader of the evaluation only now
+        if not self._is_training and self._facts.setup:
             # Only after a training of this Trainer: a script that only evaluates has no card to write.
             self._push_card_if_due(args, state, f"Evaluation, step {state.global_step}")
 
@@ -234,10 +247,25 @@ class HubSyncCallback(TrainerCallback):
     def prepare(self, args: TrainingArguments) -> HubSync:
         """The engine for these arguments: that of an earlier Trainer if they are the same, else a new one."""
         settings = resolve(args, self._overrides)
-        if settings not in self._engines or self._engines[settings].is_closed:
-            self._engines[settings] = HubSync(settings)
-        self._sync = self._engines[settings]
-        return self._sync
+        engine = self._engines.get(settings)
+        if engine is None or engine.is_closed:
+            engine = self._engines[settings] = HubSync(settings)
+            engine.start()
+        self._sync = engine
+        return engine
+
+    def know(self, trainer: Trainer) -> CardFacts:
+        """The facts for the card, gathered from the Trainer itself where no training has told them."""
+        if not self._facts.setup:
+            self._facts = CardFacts(self.settings.template)
+            seen = {
+                "model": trainer.model,
+                "processing_class": trainer.processing_class,
+                "train_dataloader": trainer.train_dataset,
+                "eval_dataloader": trainer.eval_dataset,
+            }
+            self._learn(trainer.args, trainer.state, seen)
+        return self._facts
 
     def push_output_dir(
         self,
@@ -246,7 +274,6 @@ class HubSyncCallback(TrainerCallback):
         *,
         model_files: Collection[str],
         message: str,
-        card: dict[str, Any],
         token: str | None = None,
         revision: str | None = None,
         private: bool | None = None,
@@ -255,7 +282,6 @@ class HubSyncCallback(TrainerCallback):
 
         Args:
             model_files: Files of `output_dir` that belong to the model, as relative paths.
-            card: Options of `create_model_card`.
             token, revision, private: In place of those in the settings.
         """
         if token is not None:
@@ -266,8 +292,7 @@ class HubSyncCallback(TrainerCallback):
             private=self.sync.target.private if private is None else private,
         )
         plan = plan_output_dir(self.settings.output_dir, model_files, state.global_step, message)
-        best = state.best_global_step if args.load_best_model_at_end else None
-        return self._push(plan, args, state, weights_step=best, card_options=card, target=target)
+        return self._push(plan, args, state, weights_step=weights_step(args, state), target=target)
 
     def finish(self, show: bool = False) -> Summary:
         """Waits for what is under way, and says what did not arrive; see `HubSync.finish`."""
@@ -316,7 +341,6 @@ class HubSyncCallback(TrainerCallback):
         args: TrainingArguments,
         state: TrainerState,
         weights_step: int | None = None,
-        card_options: dict[str, Any] | None = None,
         target: Target | None = None,
     ) -> Future[CommitInfo]:
         readme = self.settings.output_dir / "README.md"
@@ -325,23 +349,11 @@ class HubSyncCallback(TrainerCallback):
         replacements: dict[str, bytes] = {}
         if redaction.has_token(args):
             replacements[redaction.TRAINING_ARGS] = redaction.training_args_without_tokens(args)
-        card = {
-            "setup": self._setup,
-            "progress": gather_progress(state, weights_step=weights_step),
-            "options": card_options or {},
-        }
+        card = self._facts.at(state, weights_step)
         return self.sync.push(plan, card=card, readme=readme, replacements=replacements, target=target)
 
-    def _gather_setup(self, args: TrainingArguments, **kwargs: Any) -> dict[str, Any]:
-        return gather_setup(
-            args=args,
-            model=kwargs.get("model"),
-            processing_class=kwargs.get("processing_class"),
-            train_dataset=kwargs.get("train_dataloader"),
-            eval_dataset=kwargs.get("eval_dataloader"),
-            repo_id=self.sync.hub_model_id,
-            revision=self.settings.hub_revision,
-        )
+    def _learn(self, args: TrainingArguments, state: TrainerState, seen: dict[str, Any]) -> None:
+        self._facts.learn(args, state, self.sync.hub_model_id, self.settings.hub_revision, seen)
 
     @staticmethod
     def _message(args: TrainingArguments, state: TrainerState, step: int | None = None) -> str:

@@ -29,12 +29,17 @@ def card_files(
     on_hub = repository.read_text(remote, README) if README in remote.root else None
     try:
         facts: dict[str, Any] = json.loads((push.folder / CARD_FACTS).read_text(encoding="utf-8"))
+        # The training may not have known the owner yet.
+        setup = {**facts.get("setup", {}), "repo_id": remote.repo_id}
         card = render_card(
-            facts.get("setup") or {}, facts.get("progress") or {}, CardOptions(**facts.get("options", {}))
+            setup,
+            facts.get("progress", {}),
+            CardOptions(**facts.get("options", {})),
+            template=facts.get("template"),
         )
-        written = combine_edits(
-            _local_edit(push, outbox), on_hub, _read(outbox.card_memory(push.target, "pushed"))
-        )
+        notes += card.problems
+        last_pushed = _read(outbox.card_memory(push.target))
+        written = combine_edits(_read(push.folder / LOCAL_CARD), on_hub, last_pushed)
         text = merge_card(card.text, written)
         if refused:
             text, dropped = drop_refused_keys(text, refused)
@@ -47,18 +52,9 @@ def card_files(
 
 
 def remember(push: Push, outbox: Outbox, readme: bytes) -> None:
-    """Keeps the texts of a card that has arrived, to tell later which side a person has changed."""
+    """Keeps the text of a card that has arrived, to tell later what a person has changed."""
     outbox.cards.mkdir(parents=True, exist_ok=True)
-    outbox.card_memory(push.target, "pushed").write_bytes(readme)
-    local = push.folder / LOCAL_CARD
-    if local.is_file():
-        outbox.card_memory(push.target, "local").write_bytes(local.read_bytes())
-
-
-def _local_edit(push: Push, outbox: Outbox) -> str | None:
-    """The local README.md, if it has changed since the last push."""
-    text = _read(push.folder / LOCAL_CARD)
-    return None if text == _read(outbox.card_memory(push.target, "local")) else text
+    outbox.card_memory(push.target).write_bytes(readme)
 
 
 def _read(path: Path) -> str | None:

@@ -18,6 +18,12 @@ def is_sharded(args: Any) -> bool:
     return bool(args.fsdp or args.deepspeed)
 
 
+def weights_step(args: Any, state: Any) -> int:
+    """The step whose weights the model holds after training."""
+    best: int | None = state.best_global_step if args.load_best_model_at_end else None
+    return best or state.global_step
+
+
 def checkpoint_with_final_weights(args: Any, state: Any, saved: Collection[int]) -> tuple[Path, int] | None:
     """The checkpoint folder that holds what the model holds now, and its step; `None` when there is none.
 
@@ -67,8 +73,7 @@ def final_model(
         import torch
 
         torch.save(args, folder / "training_args.bin")
-        best = state.best_global_step if args.load_best_model_at_end else None
-        yield folder, best or state.global_step
+        yield folder, weights_step(args, state)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -175,14 +175,10 @@ class Outbox:
         except OSError as error:
             self._warn_once(f"{self.ledger.path} could not be written: {error}")
 
-    def card_memory(self, target: Target, which: str) -> Path:
-        """Where a text of the card is remembered from one push to the next.
-
-        Args:
-            which: `"pushed"`, the card as it was pushed last, or `"local"`, the local README.md of then.
-        """
+    def card_memory(self, target: Target) -> Path:
+        """Where the card is remembered as it was pushed last."""
         place = hashlib.sha256(f"{target.repo_id}@{target.revision}".encode()).hexdigest()[:16]
-        return self.cards / f"{place}.{which}.md"
+        return self.cards / f"{place}.md"
 
     def sweep(self) -> None:
         """Removes what finished pushes and crashed processes left. Only for the holder of the lock."""

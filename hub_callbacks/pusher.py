@@ -151,7 +151,7 @@ class Pusher:
             What is left to be sent, oldest first.
         """
         pending = self.outbox.pending()
-        self._note_new_pushes(pending)
+        are_new = self._note_new_pushes(pending)
         own_fault = {push_id for push_id, verdict in self._refused.items() if not verdict.all_pushes}
         over = taken_over(pending, self._done, own_fault)
         left = []
@@ -163,15 +163,16 @@ class Pusher:
             else:
                 left.append(push.without(frozenset(by)) if push.id != busy else push)
         limit = self.signals.orders.max_pending_bytes
-        return left if limit is None else self._make_room(left, limit, busy)
+        return left if limit is None or not are_new else self._make_room(left, limit, busy)
 
-    def _note_new_pushes(self, pending: list[Push]) -> None:
+    def _note_new_pushes(self, pending: list[Push]) -> bool:
         new = [push for push in pending if push.id not in self._seen]
         if new:
             # What was refused for what is in it stays refused; the rights may have changed.
             self._refused = {name: verdict for name, verdict in self._refused.items() if not verdict.all_pushes}
             self._seen.update(push.id for push in new)
             threading.Thread(target=make_durable, args=(new,), daemon=True).start()
+        return bool(new)
 
     def _make_room(self, pushes: list[Push], limit: int, busy: str | None) -> list[Push]:
         given = giving_way(pushes, limit, busy)

@@ -51,6 +51,7 @@ class Settings:
         finish_timeout: Seconds that the end of a run waits without any progress before it gives up.
         max_pending_bytes: What pushes that wait may keep on disk that nothing else keeps (checkpoints that were
             deleted meanwhile); `None` is no limit. Older pushes give way; the newest never does.
+        card_template: A Jinja template to make the model card from; `None` takes the package's own.
 
     Raises:
         SettingsError: for a value that cannot work, with what to change.
@@ -66,6 +67,7 @@ class Settings:
     on_error: str = "warn"
     finish_timeout: float = 180.0
     max_pending_bytes: int | None = None
+    card_template: Path | None = None
 
     def __post_init__(self) -> None:
         _require(
@@ -92,10 +94,17 @@ class Settings:
         _check_repo_id(self.hub_model_id)
         if self.hub_revision is not None:
             _check_branch(self.hub_revision)
+        if self.card_template is not None:
+            _check_template(self.card_template)
 
     @property
     def outbox(self) -> Path:
         return self.output_dir / OUTBOX_NAME
+
+    @property
+    def template(self) -> str | None:
+        """The text of `card_template`."""
+        return None if self.card_template is None else self.card_template.read_text(encoding="utf-8")
 
 
 def resolve(args: Any = None, overrides: Mapping[str, Any] | None = None) -> Settings:
@@ -127,6 +136,8 @@ def resolve(args: Any = None, overrides: Mapping[str, Any] | None = None) -> Set
                 f"The repository is named after output_dir where hub_model_id is not set, and "
                 f"{output_dir.name!r} cannot be the name of one. Set hub_model_id. ({error})"
             ) from None
+    if "card_template" in values:
+        values["card_template"] = Path(values["card_template"]).expanduser().absolute()
     if "hub_strategy" in values:
         # `TrainingArguments` turns the string into an enumeration whose value is the string.
         values["hub_strategy"] = str(getattr(values["hub_strategy"], "value", values["hub_strategy"]))
@@ -146,6 +157,17 @@ def _check_repo_id(repo_id: str) -> None:
         validate_repo_id(repo_id)
     except HFValidationError as error:
         raise SettingsError(f"hub_model_id cannot be {repo_id!r}: {error}") from None
+
+
+def _check_template(path: Path) -> None:
+    from jinja2 import Environment, TemplateSyntaxError
+
+    try:
+        Environment().parse(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"card_template cannot be read: {error}") from None
+    except TemplateSyntaxError as error:
+        raise SettingsError(f"card_template {path} is no Jinja template: line {error.lineno}: {error}") from None
 
 
 def _check_branch(name: str) -> None:

@@ -12,8 +12,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ROUTED = ("init_hf_repo", "_push_from_checkpoint", "_finish_current_push", "push_to_hub")
+from .final_model import weights_step
+
+ROUTED = ("init_hf_repo", "create_model_card", "_push_from_checkpoint", "_finish_current_push", "push_to_hub")
 """Methods of `transformers.Trainer` that are routed; their signatures are watched by a test."""
+
+
+CARD_PARAMETERS = (
+    "language",
+    "license",
+    "tags",
+    "model_name",
+    "finetuned_from",
+    "tasks",
+    "dataset_tags",
+    "dataset",
+    "dataset_args",
+)
+"""Parameters of `Trainer.create_model_card`, in order."""
 
 
 def install() -> None:
@@ -50,6 +66,20 @@ def _init_hf_repo(callback: Any, trainer: Any, token: str | None = None, private
         trainer.hub_model_id = callback.prepare(trainer.args).hub_model_id
 
 
+def _create_model_card(callback: Any, trainer: Any, *args: Any, **options: Any) -> Any:
+    """Writes README.md into `output_dir` at once, with a person's text in it kept.
+
+    Returns:
+        The `huggingface_hub.ModelCard`; the Trainer's own returns nothing.
+    """
+    if not trainer.is_world_process_zero():
+        return None
+    output_dir = callback.prepare(trainer.args).settings.output_dir
+    facts = callback.know(trainer)
+    facts.say(dict(zip(CARD_PARAMETERS, args, strict=False)) | options)
+    return facts.write(output_dir, trainer.state, weights_step(trainer.args, trainer.state))
+
+
 def _push_from_checkpoint(callback: Any, trainer: Any, checkpoint_folder: str) -> None:
     """`on_save`, which follows, pushes what there is to push."""
 
@@ -80,16 +110,13 @@ def _push_to_hub(
         return None
     written = {file for file, time in _times(output_dir).items() if before.get(file) != time}
     tags = card.get("tags") or []
-    card["tags"] = [
-        *([tags] if isinstance(tags, str) else tags),
-        *(getattr(trainer.model, "model_tags", None) or []),
-    ]
+    tags = [tags] if isinstance(tags, str) else list(tags)
+    callback.know(trainer).say(card | {"tags": [*tags, *(getattr(trainer.model, "model_tags", None) or [])]})
     future = callback.push_output_dir(
         trainer.args,
         trainer.state,
         model_files=written,
         message=commit_message or "End of training",
-        card={name: value for name, value in card.items() if value},
         token=token,
         revision=revision,
         private=private,

@@ -15,9 +15,7 @@ def ledger(tmp_path):
 
 
 def test_what_was_written_is_read(ledger):
-    entry = Entry(
-        "000001", DONE, time=1.5, message="größer", commit="c" * 40, notes=("a", "b"), place="a/b@main", slots=("m",)
-    )
+    entry = Entry("000001", DONE, 1.5, "größer", "c" * 40, notes=("a", "b"), place="a/b@main", slots=("m",))
     ledger.append(entry)
     assert ledger.all_entries() == [entry]
 

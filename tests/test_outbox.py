@@ -164,6 +164,20 @@ def test_only_one_process_can_hold_the_lock(outbox):
         Outbox(outbox.root).lock().acquire(timeout=0)
 
 
+def test_one_more_push_looks_at_none_of_those_that_wait(outbox, monkeypatch):
+    for _ in range(20):
+        put(outbox)
+
+    def refuse(*args: object) -> None:
+        raise AssertionError("it was looked at")
+
+    monkeypatch.setattr("hub_callbacks.outbox._listdir", refuse)
+    monkeypatch.setattr("hub_callbacks.outbox.load", refuse)
+    read = outbox._seen._offset
+    assert put(outbox).id == "000021"
+    assert read > 0, "of the ledger, what is new is read"
+
+
 def test_no_token_is_written(outbox, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_" + "x" * 34)
     put(outbox)

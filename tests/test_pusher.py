@@ -305,7 +305,9 @@ def test_a_push_whose_files_were_all_rewritten_is_said_to_be_lost(sender, weight
 
 
 @pytest.mark.parametrize("name", ["weights.bin", "vocab.txt"], ids=["large", "in the commit itself"])
-def test_a_file_that_is_rewritten_while_it_is_sent_is_in_no_commit(sender, tmp_path, name, monkeypatch, upload_path):
+def test_a_file_that_is_rewritten_while_it_is_sent_is_in_no_commit(
+    sender, tmp_path, name, monkeypatch, upload_path
+):
     file = tmp_path / name
     file.write_bytes(os.urandom(150_000).hex().encode())
     push = sender.put({"checkpoint-1": file, "checkpoint-2": b"2"})

@@ -27,7 +27,7 @@ def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Nursery,
 @pytest.mark.parametrize(
     "kill",
     [
-        *(Kill(victim, strategy, CHANCE.uniform(0.3, 2), 2e6) for victim in VICTIMS for strategy in STRATEGIES),
+        *(Kill(victim, strategy, CHANCE.uniform(0.1, 1), 2e6) for victim in VICTIMS for strategy in STRATEGIES),
         *(Kill.at_random(CHANCE) for _ in range(3)),
     ],
     ids=lambda kill: f"{kill.victim}-{kill.strategy}-{kill.after:.1f}",
@@ -37,4 +37,4 @@ def test_what_was_saved_before_a_kill_arrives_byte_for_byte_and_once(kill, nurse
     use_hub(hub, monkeypatch)
     folder = tmp_path / f"{kill.victim}{CHANCE.randrange(10**9)}"
     folder.mkdir()
-    run_and_kill(kill, children, hub, folder)
+    assert run_and_kill(kill, children, hub, folder) > 0
