@@ -45,7 +45,9 @@ def main() -> None:
             costs.append(1000 * (time.perf_counter() - started))
         share = max(1, options.pushes // 10)
         for name, part in (("first", costs[:share]), ("last", costs[-share:])):
-            print(f"one more push, {name} {share}: median {statistics.median(part):.2f} ms, most {max(part):.2f} ms")
+            print(
+                f"one more push, {name} {share}: median {statistics.median(part):.2f} ms, most {max(part):.2f} ms"
+            )
 
         reader = Outbox(outbox.root)
         pending = _timed(f"{options.pushes} manifests read", reader.pending)

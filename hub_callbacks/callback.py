@@ -8,16 +8,17 @@ import time
 from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from . import redaction, takeover
 from .card_facts import CardFacts
+from .checkpoint import is_complete, is_marked_incomplete, wait_for_ranks
 from .final_model import final_model, is_sharded, weights_step
 from .manifest import Target
 from .plan import (
-    INCOMPLETE_MARKER,
     Plan,
     plan_end,
     plan_evaluate,
@@ -215,6 +216,8 @@ class HubSyncCallback(TrainerCallback):
     ) -> None:
         if not state.is_hyper_param_search:
             self._card_due = False
+            if self._incomplete not in (None, state.global_step):
+                self._push_checkpoint(self._incomplete, args, state, whatever_is_there=True)
             self._push_checkpoint(state.global_step, args, state)
 
     @_on_main_process
@@ -226,7 +229,8 @@ class HubSyncCallback(TrainerCallback):
         if state.is_hyper_param_search:
             return
         if self._incomplete is not None:
-            self._push_checkpoint(self._incomplete, args, state)
+            wait_for_ranks(self._checkpoint(self._incomplete), args)
+            self._push_checkpoint(self._incomplete, args, state, whatever_is_there=True)
         elif self._has_unannounced_checkpoint(state.global_step):
             self._push_checkpoint(state.global_step, args, state)
         with final_model(args, state, self._saved, self.sync.outbox, **kwargs) as found:
@@ -307,20 +311,30 @@ class HubSyncCallback(TrainerCallback):
         for engine in self._engines.values():
             engine.close()
 
+    def _checkpoint(self, step: int) -> Path:
+        return self.settings.output_dir / f"checkpoint-{step}"
+
     def _has_unannounced_checkpoint(self, step: int) -> bool:
         """Whether there is a checkpoint of this training that no save was announced for.
 
         The Trainer writes one on SIGTERM (`enable_jit_checkpoint`).
         """
-        written = self.settings.output_dir / f"checkpoint-{step}" / "trainer_state.json"
+        written = self._checkpoint(step) / "trainer_state.json"
         return step not in self._saved and written.is_file() and written.stat().st_mtime >= self._began
 
-    def _push_checkpoint(self, step: int, args: TrainingArguments, state: TrainerState) -> None:
+    def _push_checkpoint(
+        self, step: int, args: TrainingArguments, state: TrainerState, whatever_is_there: bool = False
+    ) -> None:
         """Queues a checkpoint folder that is complete; one that is not is looked at again later."""
-        checkpoint = self.settings.output_dir / f"checkpoint-{step}"
-        self._incomplete = step if (checkpoint / INCOMPLETE_MARKER).exists() else None
-        if self._incomplete is not None or not checkpoint.is_dir():
+        checkpoint = self._checkpoint(step)
+        self._incomplete = None
+        if not checkpoint.is_dir():
             return
+        if not is_complete(checkpoint, args):
+            if not whatever_is_there or is_marked_incomplete(checkpoint):
+                self._incomplete = step
+                return
+            logger.warning("%s lacks files of other processes; it is pushed as it is here.", checkpoint)
         self._saved.add(step)
         plan = plan_save(self.settings.hub_strategy, checkpoint, step, self._message(args, state, step))
         if plan is not None:

@@ -9,8 +9,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from .checkpoint import is_marked_incomplete
 from .outbox import Outbox
-from .plan import INCOMPLETE_MARKER
 
 
 def is_sharded(args: Any) -> bool:
@@ -91,4 +91,4 @@ def save_model(model: Any, folder: Path) -> None:
 
 
 def _is_complete(folder: Path) -> bool:
-    return folder.is_dir() and not (folder / INCOMPLETE_MARKER).exists()
+    return folder.is_dir() and not is_marked_incomplete(folder)

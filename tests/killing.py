@@ -31,8 +31,8 @@ from hub_callbacks.settings import OUTBOX_NAME
 
 VICTIMS = ("trainer", "group", "pusher", "both")
 STRATEGIES = ("all_checkpoints", "checkpoint")
-STEPS = 12
-LONGEST_RUN = 1.5
+STEPS = 8
+LONGEST_RUN = 1.0
 """Seconds, about, from the first save to the end of training; kills come anywhere in it."""
 
 

@@ -213,9 +213,7 @@ def test_giving_up_a_part_frees_its_files_and_no_others(outbox):
 
 
 def test_room_is_made_by_the_oldest_that_is_written_again_then_by_checkpoints_never_by_the_newest(outbox):
-    pushes = [
-        put(outbox, {MODEL: b"m" * 1000, f"checkpoint-{n}": b"c" * 1000}, keep=True) for n in (1, 2, 3)
-    ]
+    pushes = [put(outbox, {MODEL: b"m" * 1000, f"checkpoint-{n}": b"c" * 1000}, keep=True) for n in (1, 2, 3)]
     first, second, third = (push.id for push in pushes)
     assert giving_way(pushes, 6000) == {}
     assert giving_way(pushes, 5500) == {first: {MODEL}}

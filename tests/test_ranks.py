@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import transformers
 
 from runs import below, digests, on_hub, root_of, titles
 
@@ -62,6 +63,7 @@ def test_one_repository_and_one_commit_for_each_save_with_two_processes(hub, api
     assert len(created) >= 1
 
 
+@pytest.mark.skipif(int(transformers.__version__.split(".")[0]) < 5, reason="needs a GPU before transformers 5")
 @pytest.mark.parametrize("state_dict", ["FULL_STATE_DICT", "SHARDED_STATE_DICT"])
 def test_fsdp_leaves_a_whole_checkpoint_though_no_save_was_asked_for(hub, api, repo, tmp_path, state_dict):
     config = {"transformer_layer_cls_to_wrap": ["BertLayer"], "state_dict_type": state_dict}

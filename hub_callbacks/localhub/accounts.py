@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 import re
 import secrets
@@ -14,6 +16,9 @@ from .durable import read_json, write_json
 from .errors import HubError
 
 Role = Literal["read", "write"]
+
+ASK_FOR_PASSWORD = {"WWW-Authenticate": 'Basic realm="Hub: any user name, with a token as the password"'}
+"""Response headers that make a browser or git ask its user."""
 
 _USER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 
@@ -84,9 +89,7 @@ class Accounts:
         with self._lock:
             owner = self.canonical(user)
             if owner is None:
-                raise ValueError(
-                    f"There is no user called {user!r}; add the user first. Nothing was changed."
-                )
+                raise ValueError(f"There is no user called {user!r}; add the user first. Nothing was changed.")
             name = f"{role}-{len(self._tokens) + 1}"
             self._tokens[_digest(token)] = {"user": owner, "role": role, "name": name}
             self._save()
@@ -95,20 +98,33 @@ class Accounts:
     def identify(self, authorization: str | None) -> Identity | None:
         """The caller behind an `Authorization` header; None for an anonymous one.
 
+        Browsers and git send the token as a password ("Basic"). That gives read rights only: a browser adds it
+        to whatever request another site makes it send.
+
         Raises:
             HubError: The header holds something that is no valid token (401).
         """
         if not authorization:
             return None
-        scheme, _, token = authorization.partition(" ")
-        entry = self._tokens.get(_digest(token.strip())) if scheme.lower() == "bearer" else None
+        scheme, _, value = authorization.partition(" ")
+        is_password = scheme.lower() == "basic"
+        token = _password(value) if is_password else value if scheme.lower() == "bearer" else ""
+        entry = self._tokens.get(_digest(token.strip()))
         if entry is None:
-            raise HubError(401, "Invalid credentials in Authorization header")
-        role: Role = "write" if entry["role"] == "write" else "read"
+            headers = ASK_FOR_PASSWORD if is_password else None
+            raise HubError(401, "Invalid credentials in Authorization header", headers=headers)
+        role: Role = "write" if entry["role"] == "write" and not is_password else "read"
         return Identity(entry["user"], role, entry["name"])
 
     def _save(self) -> None:
         write_json(self._path, {"users": self._users, "tokens": self._tokens, "secret": self._secret})
+
+
+def _password(credentials: str) -> str:
+    try:
+        return base64.b64decode(credentials).decode().partition(":")[2]
+    except (binascii.Error, UnicodeDecodeError):
+        return ""
 
 
 def _digest(token: str) -> str:

@@ -39,6 +39,11 @@ def card_data(readme: bytes) -> dict[str, Any]:
     return _jsonable(loaded) if isinstance(loaded, dict) else {}
 
 
+def strip_metadata(readme: str) -> str:
+    """The text of a README after its metadata."""
+    return _BLOCK.sub("", readme, count=1)
+
+
 def card_tags(card: dict[str, Any]) -> list[str]:
     """The tags under which the Hub lists a repository with this metadata."""
     tags = [str(tag) for tag in _as_list(card.get("tags"))]

@@ -14,6 +14,9 @@ from .ranges import byte_range
 from .repos import check_gate
 from .web import Call, stream
 
+# What people push must not run as a part of this site, not even when a browser opens it by itself.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
+
 
 def resolve(call: Call) -> Response:
     repo = call.repo()
@@ -30,7 +33,9 @@ def resolve(call: Call) -> Response:
         "ETag": etag,
         "Accept-Ranges": "bytes",
         "Content-Disposition": f"inline; filename*=UTF-8''{quote(name)}",
-        "Content-Type": mimetypes.guess_type(name)[0] or "application/octet-stream",
+        "Content-Type": _content_type(name),
+        "X-Content-Type-Options": "nosniff",
+        "Content-Security-Policy": _POLICY,
     }
     if entry.lfs:
         headers |= {"X-Linked-Etag": etag, "X-Linked-Size": str(entry.size)}
@@ -51,3 +56,9 @@ def resolve(call: Call) -> Response:
         raise HubError(404, f"The content of {entry.path} is not on this hub", "EntryNotFound")
     chunks: Iterator[bytes] = call.hub.content.read(entry.lfs.sha256, start, end)
     return stream(call, chunks, status, headers)
+
+
+def _content_type(name: str) -> str:
+    """As on the Hub, pages of HTML are served as text."""
+    guessed = mimetypes.guess_type(name)[0] or "application/octet-stream"
+    return "text/plain; charset=utf-8" if "html" in guessed else guessed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import cards, cas, commits, discussions, history, lfs, repos, resolve
+from . import cards, cas, commits, discussions, history, lfs, pages, repos, resolve
 from .web import Route, route
 
 _API = "/api/{kind}/{repo}"
@@ -54,6 +54,17 @@ ROUTES: tuple[Route, ...] = (
     route("GET", f"{_API}/auth-check/write", repos.auth_check_write),
     route("GET", f"{_API}/revision/{{revision}}", repos.repo_info),
     route("GET", _API, repos.repo_info),
+    # Pages for people
+    route("GET|HEAD", "/", pages.home_page),
+    route("GET|HEAD", "/-/style.css", pages.style_sheet),
+    route("GET|HEAD", "/-/sign-in", pages.sign_in),
+    route("GET|HEAD", "/{prefix}{page}/tree/{revision}(?:/{path})?/?", pages.tree_page),
+    route("GET|HEAD", "/{prefix}{page}/blob/{revision}/{path}", pages.blob_page),
+    route("GET|HEAD", "/{prefix}{page}/commits/{revision}", pages.commits_page),
+    route("GET|HEAD", "/{prefix}{page}/commit/{revision}", pages.commit_page),
+    route("GET|HEAD", r"/{prefix}{page}/discussions/(?P<number>\d+)", pages.discussion_page),
+    route("GET|HEAD", "/{prefix}{page}", pages.repo_page),
+    route("GET|HEAD", "/(?P<owner>{name})", pages.owner_page),
 )
 
 OPERATIONS = frozenset(entry.operation for entry in ROUTES)

@@ -131,6 +131,8 @@ _PARTS = {
     "prefix": r"(?:(?P<kind>datasets|spaces)/)?",
     "repo": r"(?P<repo>[^/]+(?:/[^/]+)?)",
     "path": r"(?P<path>.+)",
+    "page": r"(?!(?:api|lfs|xet|-)/)(?P<repo>[^/]+/[^/]+)",
+    "name": r"(?!(?:api|lfs|xet|-|models|datasets|spaces)$)[^/]+",
 }
 
 
@@ -141,7 +143,8 @@ def route(
 
     Args:
         methods: Such as `"GET|HEAD"`.
-        template: A path with `{name}` for one segment, and `{kind}`, `{prefix}`, `{repo}`, `{path}`.
+        template: A path with `{name}` for one segment, and `{kind}`, `{prefix}`, `{repo}`, `{path}`, and
+            for the addresses of pages, which leave those of the API alone, `{page}` and `{name}`.
         handler: Answers the call.
         operation: Its name in the request log and in faults; the handler's name where left out.
         body: How the handler takes the body.

@@ -41,9 +41,7 @@ IN_EACH_TEST_RUN = {
     ("validate_yaml", "reset"),
 }
 CELLS = [
-    pytest.param(
-        operation, fault, marks=() if (operation, fault) in IN_EACH_TEST_RUN else pytest.mark.slow
-    )
+    pytest.param(operation, fault, marks=() if (operation, fault) in IN_EACH_TEST_RUN else pytest.mark.slow)
     for operation in OPERATIONS
     for fault in FAULTS
 ]

@@ -1,0 +1,103 @@
+"""What a commit changed against its first parent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import pygit2
+
+from . import gitstore
+from .gitstore import Entry
+
+Kind = Literal["added", "modified", "deleted"]
+
+_MAX_FILES_WITH_LINES = 20
+_MAX_TEXT = 100_000
+_MAX_LINES = 400
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a difference; `origin` is "+", "-", " " or "@" for a heading between the pieces."""
+
+    origin: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """One file before and after a commit.
+
+    Args:
+        kind: What happened to it.
+        path: Where it is.
+        before: None where it was added.
+        after: None where it was deleted.
+        lines: The difference of small text files, else empty.
+    """
+
+    kind: Kind
+    path: str
+    before: Entry | None
+    after: Entry | None
+    lines: tuple[Line, ...] = ()
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many files a commit added, modified and deleted."""
+
+    added: int
+    modified: int
+    deleted: int
+
+
+def changes(repo: pygit2.Repository, commit: pygit2.Commit) -> Iterator[Change]:
+    """The changed files, by path."""
+    diff = _diff(repo, commit)
+    parent = commit.parents[0] if commit.parents else None
+    for number, delta in enumerate(diff.deltas):
+        kind = _kind(delta)
+        path = delta.new_file.path
+        before = gitstore.find(repo, parent, path) if parent and kind != "added" else None
+        after = gitstore.find(repo, commit, path) if kind != "deleted" else None
+        small = all(entry is None or (not entry.lfs and entry.size <= _MAX_TEXT) for entry in (before, after))
+        lines = tuple(_lines(repo, before, after)) if small and number < _MAX_FILES_WITH_LINES else ()
+        yield Change(kind, path, before, after, lines)
+
+
+def count_changes(repo: pygit2.Repository, commit: pygit2.Commit) -> Counts:
+    """Without a look into the files."""
+    kinds = [_kind(delta) for delta in _diff(repo, commit).deltas]
+    return Counts(kinds.count("added"), kinds.count("modified"), kinds.count("deleted"))
+
+
+def _diff(repo: pygit2.Repository, commit: pygit2.Commit) -> pygit2.Diff:
+    if commit.parents:
+        return commit.parents[0].tree.diff_to_tree(commit.tree)
+    return commit.tree.diff_to_tree(swap=True)
+
+
+def _kind(delta: pygit2.DiffDelta) -> Kind:
+    status = delta.status_char()
+    return "added" if status == "A" else "deleted" if status == "D" else "modified"
+
+
+def _lines(repo: pygit2.Repository, before: Entry | None, after: Entry | None) -> Iterator[Line]:
+    blobs = [repo[entry.oid] for entry in (before, after) if entry]
+    if any(blob.is_binary for blob in blobs):
+        return
+    reverse = pygit2.enums.DiffOption.REVERSE
+    patch = blobs[0].diff(flags=reverse) if before is None else blobs[0].diff(*blobs[1:])
+    count = 0
+    for hunk in patch.hunks:
+        yield Line("@", hunk.header.strip())
+        for line in hunk.lines:
+            if line.origin not in "+- ":
+                continue
+            if (count := count + 1) > _MAX_LINES:
+                yield Line("@", "and more")
+                return
+            yield Line(line.origin, line.content.rstrip("\n"))

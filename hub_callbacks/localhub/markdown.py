@@ -1,0 +1,117 @@
+"""Markdown of people and models → HTML that is safe to show.
+
+Cards hold HTML of their own (badges, `<details>`, comments as markers), so the Markdown renderer lets it pass
+and the sanitiser decides what stays. No script, style, form or frame does.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Callable
+from itertools import pairwise
+from urllib.parse import unquote, urlsplit
+
+import nh3
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+from .cards import strip_metadata
+
+_TAGS = set(
+    re.findall(
+        r"\S+",
+        "a abbr b blockquote br caption center code dd del details div dl dt em figcaption figure h1 h2 h3 h4 h5 "
+        "h6 hr i img ins kbd li mark ol p pre q s samp small span strike strong sub summary sup table tbody td "
+        "tfoot th thead tr tt u ul var",
+    )
+)
+_HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")
+_ATTRIBUTES = {
+    "a": {"href", "title"},
+    "img": {"src", "alt", "title", "width", "height", "align"},
+    "details": {"open"},
+    "ol": {"start"},
+    **{name: {"align"} for name in ("div", "p", "table")},
+    **{name: {"align", "colspan", "rowspan"} for name in ("td", "th")},
+    **{name: {"align", "id"} for name in _HEADINGS},
+}
+_SCHEMES = {"http", "https", "mailto"}
+
+Address = Callable[[str, str], str]
+"""("resolve" or "blob", path in the repository) to the address of that file."""
+
+
+def render_card(text: str, address: Address, folder: str = "") -> str:
+    """A README without its metadata, as safe HTML.
+
+    Args:
+        text: The file's text.
+        address: Where the files of this revision are served; links and pictures of the card lead there.
+        folder: Where the README lies, as its links are relative to that.
+    """
+    tokens = _markdown.parse(strip_metadata(text))
+    _give_headings_ids(tokens)
+    _align_without_styles(tokens)
+    html = _markdown.renderer.render(tokens, _markdown.options, {})
+
+    def keep(element: str, attribute: str, value: str) -> str | None:
+        if (element, attribute) == ("a", "href"):
+            return _link(value, address, folder)
+        if (element, attribute) == ("img", "src"):
+            return _picture(value, address, folder)
+        return value
+
+    return nh3.clean(
+        html, tags=_TAGS, attributes=_ATTRIBUTES, attribute_filter=keep, url_schemes=_SCHEMES, strip_comments=True
+    )
+
+
+def _link(url: str, address: Address, folder: str) -> str | None:
+    if url.startswith("#"):
+        return url
+    path = _path_in_repo(url, folder)
+    if path is None:
+        return url if urlsplit(url).scheme in _SCHEMES else None
+    fragment = urlsplit(url).fragment
+    return address("blob", path) + (f"#{fragment}" if fragment else "")
+
+
+def _picture(url: str, address: Address, folder: str) -> str | None:
+    """Pictures of other sites are not loaded: looking at a card tells nobody. Their description is shown."""
+    path = _path_in_repo(url, folder)
+    return None if path is None else address("resolve", path)
+
+
+def _path_in_repo(url: str, folder: str) -> str | None:
+    """The file that a relative address means; None for all other addresses."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return None
+    if parts.scheme or parts.netloc or not parts.path or parts.path.startswith("/") or "\\" in url:
+        return None
+    path = posixpath.normpath(posixpath.join(folder, unquote(parts.path)))
+    return None if path == ".." or path.startswith("../") else path
+
+
+def _give_headings_ids(tokens: list[Token]) -> None:
+    """As on the Hub, so that a card's own table of contents works."""
+    used: dict[str, int] = {}
+    for opening, content in pairwise(tokens):
+        if opening.type == "heading_open":
+            pieces = [child.content for child in content.children or () if child.type in ("text", "code_inline")]
+            slug = re.sub(r"\s+", "-", re.sub(r"[^\w\s-]", "", "".join(pieces).lower()).strip())
+            number = used[slug] = used.get(slug, -1) + 1
+            opening.attrSet("id", f"{slug}-{number}" if number else slug)
+
+
+def _align_without_styles(tokens: list[Token]) -> None:
+    """The page's policy forbids inline styles, which is how the renderer aligns the columns of tables."""
+    for token in tokens:
+        style = str(token.attrs.pop("style", "")) if token.type in ("td_open", "th_open") else ""
+        if style.startswith("text-align:"):
+            token.attrSet("align", style.removeprefix("text-align:"))
+
+
+_markdown = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
