@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .card import CardOptions, gather_progress, gather_setup, merge_card, render_card
+from .card.jsonsafe import json_safe
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
@@ -56,7 +57,7 @@ class CardFacts:
 
     def say(self, options: dict[str, Any]) -> None:
         """Takes what the user says about the model; other keywords (TRL has some) are left alone."""
-        self.options |= {name: value for name, value in options.items() if name in OPTIONS and value}
+        self.options |= {name: json_safe(value) for name, value in options.items() if name in OPTIONS and value}
 
     def at(self, state: Any, weights_step: int | None = None) -> dict[str, Any]:
         """The facts at this moment, ready for JSON.
@@ -79,7 +80,9 @@ class CardFacts:
         facts = self.at(state, weights_step)
         card = render_card(facts["setup"], facts["progress"], CardOptions(**self.options), template=self.template)
         readme = folder / "README.md"
-        text = merge_card(card.text, readme.read_text(encoding="utf-8") if readme.is_file() else None)
+        text = merge_card(
+            card.text, readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else None
+        )
         readme.write_text(text, encoding="utf-8")
         for name, picture in card.pictures.items():
             (folder / name).write_bytes(picture)

@@ -112,8 +112,12 @@ def drain(outbox: Outbox, patience: float, quiet: bool = False) -> None:
     """Sends what waits in an outbox, as long as there is a success within `patience` seconds."""
     from .pusher import Pusher
     from .repository import Repository
+    from .stall import Stalled
 
-    Pusher(outbox, Repository(), _Foreground(outbox, patience, quiet)).run()
+    try:
+        Pusher(outbox, Repository(), _Foreground(outbox, patience, quiet)).run()
+    except Stalled as error:
+        typer.echo(f"{error} Run the command again to send it.", err=True)
 
 
 class _Foreground(Signals):

@@ -24,40 +24,39 @@ def weights_step(args: Any, state: Any) -> int:
     return best or state.global_step
 
 
-def checkpoint_with_final_weights(args: Any, state: Any, saved: Collection[int]) -> tuple[Path, int] | None:
+def checkpoint_with_final_weights(
+    args: Any, state: Any, output_dir: Path, saved: Collection[int]
+) -> tuple[Path, int] | None:
     """The checkpoint folder that holds what the model holds now, and its step; `None` when there is none.
 
     Args:
         args: The `TrainingArguments`.
         state: The `TrainerState` at the end of training, after `load_best_model_at_end` did its work.
+        output_dir: Its folder, absolute: the script may have changed its working directory.
         saved: Steps that this training has saved; a folder of that name may be an earlier training's.
     """
     best = state.best_model_checkpoint
     if args.load_best_model_at_end and best is not None:
-        folder = Path(best)
+        folder = output_dir / Path(best).name if not Path(best).is_dir() else Path(best)
         step = folder.name.rpartition("-")[2]
         return (folder, int(step)) if _is_complete(folder) and step.isdigit() else None
-    folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+    folder = output_dir / f"checkpoint-{state.global_step}"
     return (folder, state.global_step) if state.global_step in saved and _is_complete(folder) else None
 
 
 @contextlib.contextmanager
 def final_model(
-    args: Any,
-    state: Any,
-    saved: Collection[int],
-    outbox: Outbox,
-    *,
-    model: Any,
-    processing_class: Any = None,
-    **_: Any,
+    args: Any, state: Any, output_dir: Path, saved: Collection[int], outbox: Outbox, seen: dict[str, Any]
 ) -> Iterator[tuple[Path, int] | None]:
     """A folder with the final model, loadable, and the step that its weights belong to.
 
     It is saved only where no checkpoint holds it; the copy is gone at the end of the `with` block. `None` for a
     sharded model that no checkpoint holds: one process cannot save it.
+
+    Args:
+        seen: What the Trainer hands to callbacks: `model`, `processing_class`, `train_dataloader`.
     """
-    found = checkpoint_with_final_weights(args, state, saved)
+    found = checkpoint_with_final_weights(args, state, output_dir, saved)
     if found is not None:
         yield found
         return
@@ -67,7 +66,8 @@ def final_model(
     outbox.staging.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="final-", dir=outbox.staging))
     try:
-        save_model(model, folder)
+        save_model(seen["model"], folder)
+        processing_class = seen.get("processing_class") or _tokenizer_of_collator(seen.get("train_dataloader"))
         if processing_class is not None:
             processing_class.save_pretrained(folder)
         import torch
@@ -88,6 +88,13 @@ def save_model(model: Any, folder: Path) -> None:
     from safetensors.torch import save_model as save_tensors
 
     save_tensors(model, str(folder / "model.safetensors"), metadata={"format": "pt"})
+
+
+def _tokenizer_of_collator(loader: Any) -> Any:
+    """The tokenizer that the Trainer saves where it was given no processing class."""
+    collator = getattr(loader, "collate_fn", None)
+    collator = getattr(collator, "data_collator", collator)  # the Trainer wraps one that drops columns
+    return getattr(collator, "tokenizer", None)
 
 
 def _is_complete(folder: Path) -> bool:

@@ -6,8 +6,9 @@ repository, the card, the folder `last-checkpoint/`, one folder `checkpoint-N/`,
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -49,6 +50,7 @@ class Part:
         prefix: Folder of the repository that they go to; empty for the root.
         whole_folder: Whether files that stand under `prefix` and are not among `files` are deleted in the
             same commit.
+        copied: Whether the files may be written to at any time, so that links to them are not enough.
     """
 
     slot: str
@@ -56,6 +58,7 @@ class Part:
     files: tuple[str, ...]
     prefix: str = ""
     whole_folder: bool = False
+    copied: bool = False
 
     def path_in_repo(self, file: str) -> str:
         return f"{self.prefix}/{file}" if self.prefix else file
@@ -83,14 +86,26 @@ def is_training_state(file: str) -> bool:
     return _TRAINING_STATE.fullmatch(file) is not None
 
 
-def list_files(folder: Path) -> tuple[str, ...]:
-    """Relative paths, with `/`, of all files below a folder, sorted; hidden folders are left out."""
+def list_files(folder: Path, leave_out: Callable[[str], bool] = lambda name: False) -> tuple[str, ...]:
+    """Relative paths, with `/`, of all files below a folder, sorted; hidden folders are left out.
+
+    Args:
+        leave_out: Which names in `folder` itself are not looked at.
+    """
     found = []
-    for path in folder.rglob("*"):
-        relative = path.relative_to(folder)
-        if path.is_file() and not any(part.startswith(".") for part in relative.parts[:-1]):
-            found.append(relative.as_posix())
+    for here, folders, files in os.walk(folder, followlinks=True):
+        at_top = Path(here) == folder
+        folders[:] = [name for name in folders if not (name.startswith(".") or (at_top and leave_out(name)))]
+        for name in files:
+            path = Path(here, name)
+            if path.is_file() and not (at_top and leave_out(name)):
+                found.append(path.relative_to(folder).as_posix())
     return tuple(sorted(found))
+
+
+def stays_here(name: str) -> bool:
+    """What of `output_dir` no push takes: names with `_`, hidden ones, checkpoints; the card has its own way."""
+    return name.startswith(("_", ".", "checkpoint-")) or name == "README.md"
 
 
 def model_part(source: Path, files: Iterable[str]) -> Part:
@@ -119,10 +134,10 @@ def plan_output_dir(output_dir: Path, model_files: Collection[str], step: int, m
     Args:
         model_files: Those of the files that belong to the model; the rest is a part of its own.
     """
-    files = [f for f in list_files(output_dir) if not f.startswith(("_", ".", "checkpoint-")) and f != "README.md"]
+    files = list_files(output_dir, stays_here)
     model = tuple(file for file in files if file in model_files)
     rest = tuple(file for file in files if file not in model_files)
-    parts = (Part(MODEL, output_dir, model), Part(OUTPUTS, output_dir, rest))
+    parts = (Part(MODEL, output_dir, model), Part(OUTPUTS, output_dir, rest, copied=True))
     return Plan(message, step, tuple(part for part in parts if part.files))
 
 

@@ -175,8 +175,8 @@ class Repository:
     ) -> CommitInfo:
         """Makes one commit; none where it would change nothing.
 
-        With files that depend on what is there (cards, deletions) it is refused (412) when the branch has moved
-        since `remote` was read.
+        It is refused (412) when the branch has moved since `remote` was read: so a request that was given up,
+        and that the Hub carries out late, never lands on top of what was pushed meanwhile.
 
         Args:
             uploaded: What `upload` gave.
@@ -194,7 +194,7 @@ class Repository:
             commit_message=message,
             commit_description=description,
             revision=remote.revision,
-            parent_commit=remote.head if cards or deletions else None,
+            parent_commit=remote.head,
             token=self.token,
         )
 

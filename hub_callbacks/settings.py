@@ -37,7 +37,8 @@ class Settings:
     """What is pushed where.
 
     Args:
-        output_dir: Folder of the run; the outbox is made in it.
+        output_dir: Folder of the run; the outbox is made in it. As a keyword of the callback it moves the
+            outbox alone: the Trainer goes on writing where its arguments say.
         hub_model_id: Repository, `"name"` or `"owner/name"`. Without an owner, the token's user is meant.
         hub_strategy: `"end"`, `"every_save"`, `"checkpoint"` or `"all_checkpoints"`, as in
             `TrainingArguments.hub_strategy`.
@@ -136,6 +137,8 @@ def resolve(args: Any = None, overrides: Mapping[str, Any] | None = None) -> Set
                 f"The repository is named after output_dir where hub_model_id is not set, and "
                 f"{output_dir.name!r} cannot be the name of one. Set hub_model_id. ({error})"
             ) from None
+    if isinstance(values.get("hub_token"), str):
+        values["hub_token"] = values["hub_token"].strip()  # read from a file, it often has a line end
     if "card_template" in values:
         values["card_template"] = Path(values["card_template"]).expanduser().absolute()
     if "hub_strategy" in values:

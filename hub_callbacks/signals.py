@@ -50,7 +50,8 @@ class Signals:
     def listen(self, seconds: float) -> bool:
         """Waits for the bell; returns whether it rang."""
         rang = self._bell.wait(seconds)
-        self._bell.clear()
+        if rang:
+            self._bell.clear()
         return rang
 
     def sleep(self, seconds: float, *, until_new: bool = True) -> None:

@@ -55,8 +55,11 @@ class Frozen:
         return stat.st_size == self.size and self.mtime_ns in (None, stat.st_mtime_ns)
 
 
-def freeze(source: Path, push_folder: Path, stored: str) -> Frozen:
+def freeze(source: Path, push_folder: Path, stored: str, copied: bool = False) -> Frozen:
     """Puts `source` as it is now into `push_folder / stored`.
+
+    Args:
+        copied: Whether the original may be written to at any time, so that a link is not enough.
 
     Raises:
         OSError: when the file is gone or the disk cannot take it.
@@ -65,7 +68,7 @@ def freeze(source: Path, push_folder: Path, stored: str) -> Frozen:
     target.parent.mkdir(parents=True, exist_ok=True)
     real = os.path.realpath(source)
     stat = os.stat(real)
-    if stat.st_size <= COPY_BELOW:
+    if copied or stat.st_size <= COPY_BELOW:
         shutil.copyfile(real, target)
         return Frozen(stored, target.stat().st_size)
     if stat.st_dev not in _without_reflinks:

@@ -11,15 +11,17 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import logging
+import os
 import threading
 import time
 import uuid
 import weakref
 from collections.abc import Mapping
-from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from concurrent.futures import Future, InvalidStateError
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +34,7 @@ from .plan import Plan
 from .settings import Settings
 from .signals import Orders
 from .snapshot import Frozen, freeze
+from .summary import Reporter, Summary
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
@@ -40,52 +43,10 @@ logger = logging.getLogger(__name__)
 
 EXIT_GRACE = 15.0
 """Seconds that an interpreter which ends before its training has ended gives to what waits."""
-
-
+SETTLE = 2.0
+"""Seconds without news after which a refusal counts: another token or a new push makes the pusher try again."""
 HEARTBEAT = 30.0
 """Seconds between two lines in the log while the end of a run waits, where no progress bar is shown."""
-
-
-@dataclass
-class Summary:
-    """What a run has pushed so far.
-
-    Args:
-        commits: Commits made.
-        size: Bytes of the files in them.
-        superseded: Pushes that a newer one took over.
-        waiting: Pushes that are not on the Hub.
-        lost: Saves that could not be put into the outbox or were rewritten before they could be read.
-        seconds_in_training: What all of this cost the training thread, waiting at the end left out.
-        where: Address of the repository.
-        why: Why what waits is waiting, if that is known.
-        notes: What was left out or changed on the way.
-    """
-
-    commits: int = 0
-    size: int = 0
-    superseded: int = 0
-    waiting: int = 0
-    lost: int = 0
-    seconds_in_training: float = 0.0
-    where: str | None = None
-    why: str | None = None
-    notes: list[str] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        lines = [
-            f"{self.commits} commits, {self.size / 1e6:,.1f} MB pushed"
-            + (f", {self.superseded} pushes taken over by newer ones" if self.superseded else ""),
-            f"time on the training thread: {1000 * self.seconds_in_training:.0f} ms",
-        ]
-        if self.waiting:
-            lines.append(f"{self.waiting} pushes are not on the Hub yet: {self.why or 'no reason known'}")
-        if self.lost:
-            lines.append(f"{self.lost} saves could not be kept for pushing")
-        lines += self.notes
-        if self.where:
-            lines.append(f"look at {self.where}")
-        return "\n".join(lines)
 
 
 class HubSync:
@@ -106,29 +67,28 @@ class HubSync:
         self.hub_model_id = settings.hub_model_id
         self.pushes: list[Future[CommitInfo]] = []
         self.seconds_in_training = 0.0
+        self.wait_at_exit = False
+        self._process = os.getpid()
+        self._creation: str | None = None
         self._futures: dict[str, Future[CommitInfo]] = {}
         self._states: dict[str, ledger.Entry] = {}
         self._ledger = ledger.Ledger(self.outbox.ledger.path)
         self._ledger.new_entries()  # what earlier runs wrote is not news
         self._news = threading.Condition(threading.RLock())
-        self._summary = Summary()
-        self._last_progress = time.monotonic()
-        self._said: set[str] = set()
-        self._trouble: str | None = None
-        self._commits: set[str] = set()
-        self.wait_at_exit = False
+        self._reporter = Reporter()
+        self._last_progress = self._last_news = time.monotonic()
         self._closed = False
-        on_news = weakref.WeakMethod(self._read_news)
+        self._token_in_environment = os.environ.get("HF_TOKEN")
         self._orders = replace(
             orders or Orders(), token=settings.hub_token, max_pending_bytes=settings.max_pending_bytes
         )
-        self._companion = Companion(
-            self.outbox,
-            self._orders,
-            lambda: method() if (method := on_news()) else None,
-        )
+        root = self.outbox.root
+        self._companion = Companion(self.outbox, self._orders, lambda: _spread_news(root))
         # Not at exit: that is `_close_all`, which first waits for what is under way.
         weakref.finalize(self, self._companion.stop).atexit = False
+        for other in _engines_of(root):
+            # One pusher for an outbox: the newest engine's, which has the newest token.
+            threading.Thread(target=other._companion.stop, daemon=True).start()
         _engines.add(self)
 
     @property
@@ -138,8 +98,7 @@ class HubSync:
     @property
     def push_in_progress(self) -> bool:
         """Whether a push of this run is queued or under way."""
-        with self._news:
-            return any(not future.done() for future in self._futures.values())
+        return bool(self._open())
 
     @property
     def is_closed(self) -> bool:
@@ -147,8 +106,9 @@ class HubSync:
 
     def start(self) -> None:
         """Queues the creation of the repository, and starts the pusher; what an earlier run left is sent first."""
+        plan = Plan("create the repository", 0, card=False)
         try:
-            self._queue(Plan("create the repository", 0, card=False), None, None, {})
+            self._creation = self._queue(plan, None, None, {}).id
         except OSError as error:
             logger.warning("%s cannot take pushes (%s); nothing is pushed until it can.", self.outbox.root, error)
 
@@ -182,24 +142,41 @@ class HubSync:
             has not arrived when the run ends, or that could not be kept, raises `PushNotSent`.
         """
         future: Future[CommitInfo] = Future()
+        future.set_running_or_notify_cancel()  # what was saved is pushed; there is no way back
         self.pushes.append(future)
+        self._look_for_token()
         try:
             with self._news:  # no news of it may come before its future is known
                 push = self._queue(plan, card, readme, replacements or {}, description, target)
                 self._futures[push.id] = future
-        except OSError as error:
-            why = (
-                f"{plan.message!r} could not be put into {self.outbox.root} ({error}) and will not reach the Hub. "
-                "Training goes on, and the checkpoint folder is as the Trainer wrote it; "
-                "free disk space, or check the permissions, before the next save."
-            )
-            logger.warning(why)
-            self._summary.lost += 1
-            self._summary.notes.append(why)
-            future.set_exception(PushNotSent(why))
-            return future
-        self._read_news()
+        except Exception as error:
+            self.lose(plan.message, error, future)
+        else:
+            self._read_news()
         return future
+
+    def lose(self, message: str, error: Exception, future: Future[CommitInfo] | None = None) -> None:
+        """Says that something could not be put into the outbox. Training goes on."""
+        advice = (
+            "Free disk space, or check the permissions, before the next save."
+            if isinstance(error, OSError)
+            else "This looks like a bug; please report it."
+        )
+        why = (
+            f"{message!r} could not be put into {self.outbox.root} ({type(error).__name__}: {error}) and will not "
+            f"reach the Hub. Training goes on, and what the Trainer wrote is as it was. {advice}"
+        )
+        logger.debug("%s", message, exc_info=error)
+        self._reporter.lost(why)
+        if future is not None:
+            future.set_exception(PushNotSent(why))
+
+    def _look_for_token(self) -> None:
+        """A token that was set in this process's environment since; the pusher has a copy of its own."""
+        token = os.environ.get("HF_TOKEN")
+        if token and self.settings.hub_token is None and token != self._token_in_environment:
+            self._token_in_environment = token
+            self.use_token(token)
 
     def _queue(
         self,
@@ -216,7 +193,9 @@ class HubSync:
                 PushPart(
                     slot=part.slot,
                     files={
-                        part.path_in_repo(file): self._freeze(part.source / file, staged, frozen, replacements)
+                        part.path_in_repo(file): self._freeze(
+                            part.source / file, staged, frozen, replacements, part.copied
+                        )
                         for file in part.files
                     },
                     prefix=part.prefix,
@@ -225,7 +204,7 @@ class HubSync:
                 for part in plan.parts
             )
             if plan.card:
-                (staged / CARD_FACTS).write_text(json.dumps(card or {}, ensure_ascii=False), encoding="utf-8")
+                (staged / CARD_FACTS).write_text(json.dumps(card or {}), encoding="utf-8")
                 if readme is not None and readme.is_file():
                     (staged / LOCAL_CARD).write_bytes(readme.read_bytes())
             push = self.outbox.submit(
@@ -249,17 +228,21 @@ class HubSync:
 
     @staticmethod
     def _freeze(
-        source: Path, staged: Path, frozen: dict[Path, Frozen], replacements: Mapping[str, bytes]
+        source: Path,
+        staged: Path,
+        frozen: dict[Path, Frozen],
+        replacements: Mapping[str, bytes],
+        copied: bool,
     ) -> Frozen:
         if source not in frozen:
-            stored = f"files/{len(frozen):04d}-{source.name}"
+            stored = f"files/{len(frozen):04d}{source.suffix[:16]}"  # a name may be as long as names can be
             if source.name in replacements:
                 target = staged / stored
                 target.parent.mkdir(exist_ok=True)
                 target.write_bytes(replacements[source.name])
                 frozen[source] = Frozen(stored, len(replacements[source.name]))
             else:
-                frozen[source] = freeze(source, staged, stored)
+                frozen[source] = freeze(source, staged, stored, copied)
         return frozen[source]
 
     def _read_news(self) -> None:
@@ -267,44 +250,20 @@ class HubSync:
         with self._news:
             for entry in self._ledger.new_entries():
                 self._states[entry.push] = entry
-                self._take_note(entry)
-            for push_id, future in list(self._futures.items()):
-                if not future.done():
-                    self._settle(push_id, future)
+                self._last_news = time.monotonic()
+                if entry.push == self._creation and entry.repo_id:
+                    self.hub_model_id = entry.repo_id
+                if entry.state in ledger.FINAL:
+                    self._last_progress = time.monotonic()
+                self._reporter.take(entry, entry.push in self._futures)
+            fates = [(future, self._fate(push_id)) for push_id, future in self._open().items()]
             self._news.notify_all()
+        for future, fate in fates:  # outside of the lock: a user's callbacks run in here
+            if fate is not None:
+                _settle(future, fate)
 
-    def _take_note(self, entry: ledger.Entry) -> None:
-        if entry.repo_id and entry.push not in self._futures:
-            self.hub_model_id = entry.repo_id
-        if entry.state in ledger.FINAL:
-            self._last_progress = time.monotonic()
-        if entry.push in self._futures:
-            if entry.state == ledger.DONE and entry.commit:
-                self._commits.add(entry.commit)  # a push that changed nothing made none of its own
-            self._summary.commits = len(self._commits)
-            self._summary.size += (entry.size or 0) if entry.state == ledger.DONE else 0
-            self._summary.superseded += entry.state == ledger.SUPERSEDED
-            self._summary.lost += entry.state == ledger.LOST
-        if entry.url and "/commit/" in entry.url:
-            self._summary.where = entry.url.split("/commit/")[0]
-        for note in entry.notes:
-            if note not in self._said:
-                self._said.add(note)
-                self._summary.notes.append(note)
-                logger.warning("%s: %s.", entry.message, note)
-        if entry.state == ledger.REFUSED and entry.why and entry.why not in self._said:
-            self._said.add(entry.why)
-            logger.error("%s was not pushed. %s", entry.message, entry.why)
-        if entry.state == ledger.WAITING and "waiting" not in self._said:
-            self._said.add("waiting")
-            logger.warning(
-                "%s could not be pushed yet, and is tried again: %s. Training goes on.", entry.message, entry.why
-            )
-        if entry.state in (ledger.WAITING, ledger.REFUSED):
-            self._trouble = entry.why
-        if entry.state == ledger.DONE:
-            self._trouble = None
-            self._said.discard("waiting")
+    def _open(self) -> dict[str, Future[CommitInfo]]:
+        return {push_id: future for push_id, future in self._futures.items() if not future.done()}
 
     def _fate(self, push_id: str) -> ledger.Entry | None:
         """What is known of a push, or of the one that took it over in the end."""
@@ -313,42 +272,21 @@ class HubSync:
             entry = self._states.get(entry.by)
         return entry
 
-    def _settle(self, push_id: str, future: Future[CommitInfo]) -> None:
-        entry = self._fate(push_id)
-        if entry is None:
-            return
-        if entry.state == ledger.DONE and entry.commit and entry.url:
-            from huggingface_hub import CommitInfo
-
-            future.set_result(
-                CommitInfo(
-                    commit_url=entry.url,
-                    commit_message=entry.message,
-                    commit_description="",
-                    oid=entry.commit,
-                )
-            )
-        elif entry.state in (ledger.LOST, ledger.DROPPED):
-            future.set_exception(PushNotSent(f"{entry.message!r} was {entry.state}: {entry.why or entry.notes}"))
-
     def summary(self) -> Summary:
         """What has been pushed so far, and what has not."""
         self._read_news()
         with self._news:
+            summary = self._reporter.summary
             waiting = self._unsent()
-            self._summary.waiting = len(waiting)
+            summary.waiting = len(waiting)
             known = (entry.why for entry in waiting.values() if entry and entry.why)
-            self._summary.why = next(known, self._trouble) if waiting else None
-            self._summary.seconds_in_training = self.seconds_in_training
-            return self._summary
+            summary.why = next(known, self._reporter.trouble) if waiting else None
+            summary.seconds_in_training = self.seconds_in_training
+            return summary
 
     def _unsent(self) -> dict[str, ledger.Entry | None]:
-        return {
-            push_id: self._states.get(push_id)
-            for push_id, future in self._futures.items()
-            if not future.done() or isinstance(future.exception(), PushNotSent)
-            if (entry := self._states.get(push_id)) is None or entry.state not in ledger.FINAL
-        }
+        states = {push_id: self._states.get(push_id) for push_id in self._futures}
+        return {id_: entry for id_, entry in states.items() if entry is None or entry.state not in ledger.FINAL}
 
     def wait(self, timeout: float | None = None, show: bool = False) -> bool:
         """Waits for the pushes of this run as long as there is progress.
@@ -364,32 +302,34 @@ class HubSync:
 
         started = self._last_progress = said = time.monotonic()
         total = len(self._futures)
-        with self._news, tqdm(total=total, desc="Pushing to the Hub", disable=not show, leave=False) as bar:
+        with tqdm(total=total, desc="Pushing to the Hub", disable=not show, leave=False) as bar:
             while True:
                 self._read_news()
-                bar.update(sum(future.done() for future in self._futures.values()) - bar.n)
-                bar.set_postfix_str(f"{self._summary.size / 1e6:,.0f} MB")
+                bar.update(total - len(self._open()) - bar.n)
+                bar.set_postfix_str(f"{self._reporter.summary.size / 1e6:,.0f} MB")
                 arrived = self._outlook(self.settings.finish_timeout if timeout is None else timeout)
                 now = time.monotonic()
                 if arrived is not None or (timeout is not None and now - started > timeout):
                     return bool(arrived)
                 if not show and now - said > HEARTBEAT:
                     said = now
-                    logger.warning("Waiting for the Hub: %d of %d pushes are there.", bar.n, total)
-                self._news.wait(0.2 if timeout is None else min(0.2, timeout))
+                    logger.warning("Waiting for the Hub: %d of %d pushes are left.", len(self._open()), total)
+                with self._news:
+                    self._news.wait(0.2 if timeout is None else min(0.2, timeout))
 
     def _outlook(self, patience: float) -> bool | None:
         """Whether all is on the Hub; `False` when waiting longer is no use, `None` when it is."""
-        waiting = [self._fate(push_id) for push_id, future in self._futures.items() if not future.done()]
+        waiting = [self._fate(push_id) for push_id in self._open()]
         if not waiting:
             return not self._unsent()
-        if all(entry is not None and entry.state == ledger.REFUSED for entry in waiting):
+        is_refused = all(entry is not None and entry.state == ledger.REFUSED for entry in waiting)
+        if is_refused and time.monotonic() - self._last_news > SETTLE:
             return False
         if self._companion.is_given_up:
             return False
         # An upload that is under way is progress; what ends one that hangs are the pusher's own limits.
         is_running = any(entry.state == ledger.RUNNING for entry in self._states.values())
-        if is_running and self._companion.is_alive:
+        if is_running and any(engine._companion.is_alive for engine in _engines_of(self.outbox.root)):
             return None
         return False if time.monotonic() - self._last_progress > patience else None
 
@@ -406,20 +346,24 @@ class HubSync:
         summary = self.summary()
         if arrived and not summary.lost:
             return summary
-        message = (
-            f"{summary.waiting} of {len(self._futures)} pushes to {self.hub_model_id} have not arrived"
-            + (f" ({summary.why})" if summary.why else "")
-            + f". They are safe in {self.outbox.root}; send them with: "
-            f"hub-callbacks sync {self.settings.output_dir}"
-        )
-        with self._news:
-            for future in self._futures.values():
-                if not future.done():
-                    future.set_exception(PushNotSent(message))
+        if summary.commits == 0:
+            what = f"Nothing of this run is on the Hub ({self.hub_model_id})"
+        else:
+            what = f"{summary.waiting + summary.lost} pushes to {self.hub_model_id} have not arrived"
+        message = f"{what}: {summary.why}" if summary.why else what
+        if summary.lost:
+            message += f". {summary.lost} saves could not be kept for pushing, as said before"
         if summary.waiting:
-            if self.settings.on_error == "raise":
-                raise PushNotSent(message)
-            logger.warning(message)
+            message += (
+                f". {summary.waiting} pushes are safe in {self.outbox.root}; send them with: "
+                f"hub-callbacks sync {self.settings.output_dir}"
+            )
+        for future in self._open().values():
+            with contextlib.suppress(InvalidStateError):
+                future.set_exception(PushNotSent(message))
+        if self.settings.on_error == "raise":
+            raise PushNotSent(message)
+        logger.warning(message)
         return summary
 
     def close(self, grace: float | None = None) -> None:
@@ -428,17 +372,41 @@ class HubSync:
         Args:
             grace: Seconds to wait for what is not sent; `None` waits as `finish` does.
         """
-        if self._closed:
+        if self._closed or self._process != os.getpid():  # a forked child ends nothing of its parent's
             return
         self._closed = True
         try:
-            if any(not future.done() for future in self._futures.values()):
+            if self._open():
                 self._conclude(self.wait(grace))
         finally:
             self._companion.stop()
 
 
 _engines: weakref.WeakSet[HubSync] = weakref.WeakSet()
+
+
+def _engines_of(outbox: Path) -> list[HubSync]:
+    return [engine for engine in _engines if engine.outbox.root == outbox and not engine.is_closed]
+
+
+def _spread_news(outbox: Path) -> None:
+    """The ledger of an outbox has grown, whichever engine's pusher wrote to it."""
+    for engine in _engines_of(outbox):
+        engine._read_news()
+
+
+def _settle(future: Future[CommitInfo], fate: ledger.Entry) -> None:
+    from huggingface_hub import CommitInfo
+
+    with contextlib.suppress(InvalidStateError):  # another thread was faster
+        if fate.state == ledger.DONE and fate.commit and fate.url:
+            future.set_result(
+                CommitInfo(
+                    commit_url=fate.url, commit_message=fate.message, commit_description="", oid=fate.commit
+                )
+            )
+        elif fate.state in ledger.FINAL:
+            future.set_exception(PushNotSent(f"{fate.message!r} was {fate.state}: {fate.why or fate.notes}"))
 
 
 @atexit.register

@@ -8,11 +8,17 @@ with the callback these calls do the same by way of the outbox. All other Traine
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from .card_facts import CardFacts
 from .final_model import weights_step
+from .plan import list_files, stays_here
+
+if TYPE_CHECKING:
+    from .run import Run
 
 ROUTED = ("init_hf_repo", "create_model_card", "_push_from_checkpoint", "_finish_current_push", "push_to_hub")
 """Methods of `transformers.Trainer` that are routed; their signatures are watched by a test."""
@@ -60,10 +66,24 @@ def _init_hf_repo(callback: Any, trainer: Any, token: str | None = None, private
     """The repository is created by the pusher; `on_init_end` queues that."""
     trainer.push_in_progress = None
     # Subclasses override these (sentence-transformers does); what stands on the instance goes first.
-    trainer._push_from_checkpoint = functools.partial(_push_from_checkpoint, callback, trainer)
-    trainer._finish_current_push = functools.partial(_finish_current_push, callback, trainer)
+    for name in ("_push_from_checkpoint", "_finish_current_push"):
+        setattr(trainer, name, _on_instance(weakref.ref(trainer), name))
     if trainer.is_world_process_zero():
-        trainer.hub_model_id = callback.prepare(trainer.args).hub_model_id
+        trainer.hub_model_id = callback.run_of(trainer.args).sync.hub_model_id
+
+
+def _on_instance(trainer: weakref.ref[Any], name: str) -> Callable[..., Any]:
+    """The Trainer's routed method, whatever its class has made of it; that of the class without the callback."""
+
+    def method(*args: Any, **kwargs: Any) -> Any:
+        from transformers import Trainer
+
+        from .callback import find
+
+        this = trainer()
+        return getattr(type(this) if find(this) is None else Trainer, name)(this, *args, **kwargs)
+
+    return method
 
 
 def _create_model_card(callback: Any, trainer: Any, *args: Any, **options: Any) -> Any:
@@ -74,10 +94,23 @@ def _create_model_card(callback: Any, trainer: Any, *args: Any, **options: Any) 
     """
     if not trainer.is_world_process_zero():
         return None
-    output_dir = callback.prepare(trainer.args).settings.output_dir
-    facts = callback.know(trainer)
+    run = callback.run_of(trainer.args)
+    facts = _facts(run, trainer)
     facts.say(dict(zip(CARD_PARAMETERS, args, strict=False)) | options)
-    return facts.write(output_dir, trainer.state, weights_step(trainer.args, trainer.state))
+    return facts.write(run.folder, trainer.state, weights_step(trainer.args, trainer.state))
+
+
+def _facts(run: Run, trainer: Any) -> CardFacts:
+    """The facts for the card, gathered from the Trainer itself where no training has told them."""
+    if not run.facts.setup:
+        seen = {
+            "model": trainer.model,
+            "processing_class": trainer.processing_class,
+            "train_dataloader": trainer.train_dataset,
+            "eval_dataloader": trainer.eval_dataset,
+        }
+        run.learn(trainer.state, seen)
+    return run.facts
 
 
 def _push_from_checkpoint(callback: Any, trainer: Any, checkpoint_folder: str) -> None:
@@ -87,7 +120,7 @@ def _push_from_checkpoint(callback: Any, trainer: Any, checkpoint_folder: str) -
 def _finish_current_push(callback: Any, trainer: Any) -> None:
     """`on_train_end` has waited already, where waiting is right; by now the repository's owner is known."""
     if trainer.is_world_process_zero():
-        trainer.hub_model_id = callback.sync.hub_model_id
+        trainer.hub_model_id = callback.run_of(trainer.args).sync.hub_model_id
 
 
 def _push_to_hub(
@@ -103,17 +136,16 @@ def _push_to_hub(
     """The script's final push: model, card and what is new in `output_dir`, in one commit."""
     if hasattr(trainer.callback_handler, "on_push_begin"):  # since transformers 5
         trainer.callback_handler.on_push_begin(trainer.args, trainer.state, trainer.control)
-    output_dir = callback.prepare(trainer.args).settings.output_dir if trainer.is_world_process_zero() else None
-    before = _times(output_dir)
+    run = callback.run_of(trainer.args) if trainer.is_world_process_zero() else None
+    before = _times(run.folder) if run else {}
     trainer.save_model(_internal_call=True)
-    if output_dir is None:
+    if run is None:
         return None
-    written = {file for file, time in _times(output_dir).items() if before.get(file) != time}
+    written = {file for file, time in _times(run.folder).items() if before.get(file) != time}
     tags = card.get("tags") or []
     tags = [tags] if isinstance(tags, str) else list(tags)
-    callback.know(trainer).say(card | {"tags": [*tags, *(getattr(trainer.model, "model_tags", None) or [])]})
-    future = callback.push_output_dir(
-        trainer.args,
+    _facts(run, trainer).say(card | {"tags": [*tags, *(getattr(trainer.model, "model_tags", None) or [])]})
+    future = run.push_output_dir(
         trainer.state,
         model_files=written,
         message=commit_message or "End of training",
@@ -123,16 +155,11 @@ def _push_to_hub(
     )
     if not blocking:
         return future
-    callback.finish(show=not trainer.args.disable_tqdm)
-    trainer.hub_model_id = callback.sync.hub_model_id
+    run.sync.finish(show=not trainer.args.disable_tqdm)
+    trainer.hub_model_id = run.sync.hub_model_id
     return future.result() if future.exception() is None else None
 
 
-def _times(folder: Path | None) -> dict[str, int]:
-    if folder is None or not folder.is_dir():
-        return {}
-    return {
-        path.relative_to(folder).as_posix(): path.stat().st_mtime_ns
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
+def _times(folder: Path) -> dict[str, int]:
+    """File of `output_dir` that a push may take → when it was written, in nanoseconds."""
+    return {file: (folder / file).stat().st_mtime_ns for file in list_files(folder, stays_here)}

@@ -104,6 +104,11 @@ class Run:
     def wait_for_state(self, *states: str, seconds: float = 60.0) -> None:
         wait_until(lambda: set(self.states()) & set(states), seconds)
 
+    def wait_for_trouble(self) -> None:
+        """Until an attempt has failed."""
+        failed = {ledger.WAITING, ledger.REFUSED}
+        wait_until(lambda: failed & {entry.state for entry in self.sync.outbox.ledger.all_entries()})
+
     def titles(self) -> list[str]:
         """Titles of the commits after the first, oldest first."""
         assert self.api is not None

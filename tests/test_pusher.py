@@ -9,8 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError
 from outboxes import put
 from savers import digests, wait_until
 
@@ -249,6 +251,33 @@ def test_a_push_that_fails_again_and_again_lets_others_pass(sender, hub, monkeyp
     assert set(sender.states().values()) == {ledger.DONE}
 
 
+def test_a_commit_that_the_hub_carries_out_late_does_not_land_on_a_newer_one(sender, hub):
+    late = _commit(sender, b"old")
+
+    def commit() -> None:
+        with pytest.raises(HfHubHTTPError, match="412"):
+            Repository().commit(*late)
+
+    with hub.inject(Fault("commit", Hang(), times=1)) as hanging:
+        old = threading.Thread(target=commit)
+        old.start()
+        wait_until(lambda: hanging.hits)
+        sender.put({MODEL: b"new"}, message="new")
+        sender.send()
+        hanging.clear()
+        old.join()
+    assert sender.there() == {"weights.bin": sha(b"new")}
+    assert sender.titles() == ["new"]
+
+
+def _commit(sender: Sender, content: bytes) -> tuple[Any, ...]:
+    repository = Repository()
+    remote = repository.look(sender.target)
+    file = sender.cache.parent / "late.bin"
+    file.write_bytes(content)
+    return remote, repository.upload(remote, {"weights.bin": file}), {}, [], "late", ""
+
+
 def test_a_lost_answer_makes_no_second_commit(sender, hub, upload_path):
     push = sender.put({MODEL: b"1", LAST_CHECKPOINT: b"2"})
     with hub.inject(Fault("commit", LoseResponse(), times=1)):
@@ -407,3 +436,13 @@ def test_trouble_with_remembering_the_card_does_not_undo_a_push(sender, monkeypa
     sender.send()
     assert sender.states() == {push.id: ledger.DONE}
     assert len(sender.titles()) == 1
+
+
+def test_a_session_that_the_client_makes_anew_has_the_time_out_too():
+    """It makes one after each refused connection."""
+    Repository(request_timeout=7)
+    if not hasattr(huggingface_hub, "close_session"):
+        pytest.skip("the client before 1.0 makes sessions by the given factory alone")
+    for _ in range(2):
+        assert huggingface_hub.get_session().timeout.read == 7
+        huggingface_hub.close_session()

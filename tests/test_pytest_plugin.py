@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -62,7 +63,12 @@ def test_each_test_gets_a_user_of_its_own(run) -> None:
     ).assert_outcomes(passed=3)
 
 
-def test_it_works_with_a_client_that_was_imported_before_and_leaves_it_as_it_was(run) -> None:
+@pytest.mark.parametrize("address", ["http://hub.invalid", "https://huggingface.co"])
+def test_it_works_with_a_client_that_was_imported_before_and_leaves_it_as_it_was(
+    run, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", address)
+    monkeypatch.setenv("ADDRESS", address)
     run(
         conftest="import huggingface_hub.hf_api, huggingface_hub.file_download",
         helper=ROUND_TRIP,
@@ -73,9 +79,9 @@ def test_it_works_with_a_client_that_was_imported_before_and_leaves_it_as_it_was
         from huggingface_hub import HfApi, constants, hf_hub_url, whoami
 
         def outside():
-            assert os.environ["HF_ENDPOINT"] == constants.ENDPOINT == HfApi().endpoint == "http://hub.invalid"
-            assert whoami.__self__.endpoint == "http://hub.invalid"
-            assert hf_hub_url("a/b", "c").startswith("http://hub.invalid/a/b/")
+            assert os.environ["HF_ENDPOINT"] == constants.ENDPOINT == HfApi().endpoint == os.environ["ADDRESS"]
+            assert whoami.__self__.endpoint == os.environ["ADDRESS"]
+            assert hf_hub_url("a/b", "c").startswith(os.environ["ADDRESS"] + "/a/b/")
             assert "HF_TOKEN" not in os.environ
             assert "home" in constants.HF_HUB_CACHE
 
@@ -112,6 +118,7 @@ def test_no_global_of_the_clients_keeps_the_other_address(run) -> None:
         import huggingface_hub.utils
         import transformers.trainer
         import transformers.utils.hub
+        from huggingface_hub import HfApi, HfFileSystem
 
         PACKAGES = ("huggingface_hub", "transformers", "datasets", "peft", "accelerate")
 
@@ -120,7 +127,7 @@ def test_no_global_of_the_clients_keeps_the_other_address(run) -> None:
             for name, module in list(sys.modules.items()):
                 if name.split(".")[0] in PACKAGES:
                     for key, value in list(vars(module).items()):
-                        text = value if isinstance(value, str) else getattr(value, "endpoint", None)
+                        text = value.endpoint if isinstance(value, (HfApi, HfFileSystem)) else value
                         if isinstance(text, str) and text.startswith(address):
                             found.add((name, key))
             return found - {("huggingface_hub.hf_file_system", "hffs")}
@@ -210,3 +217,25 @@ def test_what_is_missing_is_named(run) -> None:
     )
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*pygit2 is missing*pip install 'hub_callbacks[[]local[]]'*"])
+
+
+def test_the_example_of_the_documentation_works(run) -> None:
+    text = (REPOSITORY / "docs" / "embedded-hub.md").read_text()
+    example = next(block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "local_hub" in block)
+    run(
+        my_project="""
+        from huggingface_hub import ModelHubMixin
+
+        class Classifier(ModelHubMixin):
+            def __init__(self, threshold):
+                self.threshold = threshold
+
+            def _save_pretrained(self, folder):
+                pass
+
+            @classmethod
+            def _from_pretrained(cls, threshold, **kwargs):
+                return cls(threshold)
+        """,
+        test_it=example,
+    ).assert_outcomes(passed=1)

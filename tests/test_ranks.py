@@ -53,9 +53,10 @@ def run(output_dir: Path, changes: str = "", processes: int = 2) -> None:
 
 def test_one_repository_and_one_commit_for_each_save_with_two_processes(hub, api, repo, tmp_path):
     run(tmp_path / repo)
-    expected = ["Training in progress, step 2", "Training in progress, step 4", "Training in progress, step 6",
-                "Training in progress, step 8", "End of training"]  # fmt: skip
-    assert [title for title in titles(api, repo) if title in expected] == expected
+    saves = [f"Training in progress, step {step}" for step in (2, 4, 6, 8)]
+    # The end makes a commit only if it finds something new: the last checkpoint may have come with it.
+    made = [title for title in titles(api, repo) if not title.startswith("Evaluation")]
+    assert made in (saves, [*saves, "End of training"])
     checkpoint = digests(tmp_path / repo / "checkpoint-8")
     assert {"rng_state_0.pth", "rng_state_1.pth"} <= checkpoint.keys()
     assert on_hub(tmp_path, repo) == root_of(checkpoint) | below("last-checkpoint", checkpoint)

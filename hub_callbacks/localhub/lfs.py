@@ -16,29 +16,42 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
+from . import gitstore
 from .errors import HubError, bad_request, forbidden
+from .ranges import byte_range
 from .registry import check_writer
-from .web import Call, Upload, ok
+from .repos import readable_repo
+from .web import Call, Upload, ok, stream
 
 _LINK_LIFETIME = 24 * 3600
+_DOWNLOAD = "download"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def lfs_batch(call: Call) -> Response:
+    wanted = call.json()
+    if wanted.get("operation") == "download":
+        return _batch_response("basic", _downloads(call, wanted.get("objects", [])))
     repo = call.repo()
     # No flag tells whether this upload is for a pull request, which whoever can read may open.
     check_writer(call.viewer, call.viewer.user if call.viewer else repo.owner)
-    wanted = call.json()
-    if wanted.get("operation") != "upload":
-        raise bad_request("This hub serves LFS downloads through its resolve addresses only")
     transfers = wanted.get("transfers") or ["basic"]
     if "xet" in transfers and importlib.util.find_spec("hf_xet") is not None:
         transfer = "xet"
     else:
         transfer = "multipart" if "multipart" in transfers else "basic"
     objects = [_instructions(call, item, transfer) for item in wanted.get("objects", [])]
-    answer = {"transfer": transfer, "objects": objects, "hash_algo": "sha256"}
-    return JSONResponse(answer, media_type="application/vnd.git-lfs+json")
+    return _batch_response(transfer, objects)
+
+
+def lfs_get(call: Call) -> Response:
+    """Sends an object to git-lfs."""
+    sha256, size, _ = _check_link(call)
+    start, end, status = byte_range(call, size)
+    headers = {"Content-Length": str(end - start), "Content-Type": "application/octet-stream"}
+    if status == 206:
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
+    return stream(call, call.hub.content.read(sha256, start, end), status, headers)
 
 
 def lfs_put(call: Call) -> Response:
@@ -109,9 +122,7 @@ def _instructions(call: Call, item: dict[str, Any], transfer: str) -> dict[str, 
     if transfer == "xet" or call.hub.content.confirm(sha256, size) is not None:
         return answer
     upload_id = uuid.uuid4().hex
-    expiry = int(time.time()) + _LINK_LIFETIME
-    signature = _sign(call, sha256, size, upload_id, expiry)
-    query = f"size={size}&upload={upload_id}&expiry={expiry}&signature={signature}"
+    query = _right(call, sha256, size, upload_id)
     base = f"{call.endpoint}/lfs/{sha256}"
     verify = {"href": f"{base}/verify"}
     part_size = call.hub.lfs_part_size
@@ -124,18 +135,55 @@ def _instructions(call: Call, item: dict[str, Any], transfer: str) -> dict[str, 
     return {**answer, "actions": {"upload": upload, "verify": verify}}
 
 
+def _batch_response(transfer: str, objects: list[dict[str, Any]]) -> Response:
+    answer = {"transfer": transfer, "objects": objects, "hash_algo": "sha256"}
+    return JSONResponse(answer, media_type="application/vnd.git-lfs+json")
+
+
+def _downloads(call: Call, objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Links to content that this repository's history names, and to no other."""
+    repo = readable_repo(call)
+    missing = {str(item.get("oid")) for item in objects}
+    found: dict[str, int] = {}
+    for entry, _, _ in gitstore.all_lfs_files(gitstore.open_repo(repo.path)):
+        if not missing:
+            break
+        if entry.lfs and entry.lfs.sha256 in missing:
+            missing.discard(entry.lfs.sha256)
+            found[entry.lfs.sha256] = entry.size
+    answers: list[dict[str, Any]] = []
+    for item in objects:
+        sha256 = str(item.get("oid"))
+        answer = {"oid": sha256, "size": found.get(sha256, 0)}
+        if sha256 in found and call.hub.content.size(sha256) is not None:
+            link = f"{call.endpoint}/lfs/{sha256}?{_right(call, sha256, found[sha256], _DOWNLOAD)}"
+            answers.append({**answer, "authenticated": True, "actions": {"download": {"href": link}}})
+        else:
+            answers.append({**answer, "error": {"code": 404, "message": "This repository has no such object"}})
+    return answers
+
+
+def _right(call: Call, sha256: str, size: int, upload_id: str) -> str:
+    """The query of a link that carries its own right, as clients send no token to it."""
+    expiry = int(time.time()) + _LINK_LIFETIME
+    signature = _sign(call, sha256, size, upload_id, expiry)
+    return f"size={size}&upload={upload_id}&expiry={expiry}&signature={signature}"
+
+
 def _sign(call: Call, sha256: str, size: int, upload_id: str, expiry: int) -> str:
     text = f"{sha256}:{size}:{upload_id}:{expiry}".encode()
     return hmac.new(call.hub.accounts.secret, text, hashlib.sha256).hexdigest()
 
 
 def _check_link(call: Call) -> tuple[str, int, str]:
-    """Upload links carry their own right, as the client sends no token to them."""
+    """Checks a link of `_right`; one for an upload is none for a download."""
     sha256, upload_id = call.args["sha256"], call.param("upload") or ""
     size, expiry = int(call.param("size") or 0), int(call.param("expiry") or 0)
     expected = _sign(call, sha256, size, upload_id, expiry)
-    if not hmac.compare_digest(expected, call.param("signature") or "") or expiry < time.time():
-        raise forbidden("This upload link is not valid or has expired; ask for a new one")
+    valid = hmac.compare_digest(expected, call.param("signature") or "")
+    fits = (upload_id == _DOWNLOAD) == (call.method == "GET")
+    if not valid or not fits or expiry < time.time():
+        raise forbidden("This link is not valid or has expired; ask for a new one")
     return sha256, size, upload_id
 
 

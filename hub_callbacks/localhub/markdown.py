@@ -10,7 +10,7 @@ import posixpath
 import re
 from collections.abc import Callable
 from itertools import pairwise
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import nh3
 from markdown_it import MarkdownIt
@@ -68,31 +68,38 @@ def render_card(text: str, address: Address, folder: str = "") -> str:
 
 
 def _link(url: str, address: Address, folder: str) -> str | None:
-    if url.startswith("#"):
-        return url
-    path = _path_in_repo(url, folder)
+    parts = _split(url)
+    if parts is None:
+        return None
+    if parts.scheme or parts.netloc:
+        return url if parts.scheme in _SCHEMES else None
+    path = _path_in_repo(parts, folder)
     if path is None:
-        return url if urlsplit(url).scheme in _SCHEMES else None
-    fragment = urlsplit(url).fragment
-    return address("blob", path) + (f"#{fragment}" if fragment else "")
+        return url if parts.path.startswith("/") or not parts.path else None
+    return address("blob", path) + (f"#{parts.fragment}" if parts.fragment else "")
 
 
 def _picture(url: str, address: Address, folder: str) -> str | None:
     """Pictures of other sites are not loaded: looking at a card tells nobody. Their description is shown."""
-    path = _path_in_repo(url, folder)
+    parts = _split(url)
+    path = _path_in_repo(parts, folder) if parts and not parts.scheme and not parts.netloc else None
     return None if path is None else address("resolve", path)
 
 
-def _path_in_repo(url: str, folder: str) -> str | None:
-    """The file that a relative address means; None for all other addresses."""
+def _split(url: str) -> SplitResult | None:
+    """The parts of an address; None for one that browsers could read in another way."""
     try:
-        parts = urlsplit(url)
+        return None if "\\" in url else urlsplit(url)
     except ValueError:
         return None
-    if parts.scheme or parts.netloc or not parts.path or parts.path.startswith("/") or "\\" in url:
+
+
+def _path_in_repo(parts: SplitResult, folder: str) -> str | None:
+    """The file that a relative address means; None for all other addresses."""
+    if not parts.path or parts.path.startswith("/"):
         return None
     path = posixpath.normpath(posixpath.join(folder, unquote(parts.path)))
-    return None if path == ".." or path.startswith("../") else path
+    return None if path == ".." or path.startswith(("../", "/")) else path
 
 
 def _give_headings_ids(tokens: list[Token]) -> None:

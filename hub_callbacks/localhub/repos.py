@@ -10,6 +10,7 @@ import pygit2
 from starlette.responses import JSONResponse, Response
 
 from . import gitstore
+from .accounts import ASK_FOR_PASSWORD
 from .cards import card_data, card_tags
 from .errors import HubError, bad_request
 from .registry import REPO_TYPES, Repo, check_writer
@@ -126,6 +127,18 @@ def check_gate(call: Call, repo: Repo) -> None:
     status = 401 if call.viewer is None else 403
     message = f"Access to {repo.type} {repo.id} is restricted and you are not in the authorized list."
     raise HubError(status, message, "GatedRepo")
+
+
+def readable_repo(call: Call) -> Repo:
+    """The repository whose files the caller may read; git asks its user for a password where that could help."""
+    try:
+        repo = call.repo()
+        check_gate(call, repo)
+    except HubError as error:
+        if error.status == 401:
+            error.headers |= ASK_FOR_PASSWORD
+        raise
+    return repo
 
 
 def repo_info(call: Call) -> Response:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import cards, cas, commits, discussions, history, lfs, pages, repos, resolve
+from . import cards, cas, clone, commits, discussions, history, lfs, pages, repos, resolve
 from .web import Route, route
 
 _API = "/api/{kind}/{repo}"
@@ -21,6 +21,7 @@ ROUTES: tuple[Route, ...] = (
     route("POST", "/{prefix}{repo}.git/info/lfs/objects/batch", lfs.lfs_batch),
     route("PUT", "/lfs/{sha256}", lfs.lfs_put, body="hashed"),
     route("PUT", r"/lfs/{sha256}/parts/(?P<part>\d+)", lfs.lfs_put_part, "lfs_put", body="hashed"),
+    route("GET", "/lfs/{sha256}", lfs.lfs_get),
     route("POST", "/lfs/{sha256}/complete", lfs.lfs_complete),
     route("POST", "/lfs/{sha256}/verify", lfs.lfs_verify),
     route("POST", f"{_API}/lfs-files/duplicate", lfs.lfs_duplicate),
@@ -54,6 +55,11 @@ ROUTES: tuple[Route, ...] = (
     route("GET", f"{_API}/auth-check/write", repos.auth_check_write),
     route("GET", f"{_API}/revision/{{revision}}", repos.repo_info),
     route("GET", _API, repos.repo_info),
+    # git clone
+    route("GET", "/{prefix}{repo}[.]git/info/refs", clone.advertise_refs),
+    route("GET", "/{prefix}{repo}/info/refs", clone.advertise_refs),
+    route("POST", "/{prefix}{repo}[.]git/git-upload-pack", clone.upload_pack, body="file"),
+    route("POST", "/{prefix}{repo}/git-upload-pack", clone.upload_pack, body="file"),
     # Pages for people
     route("GET|HEAD", "/", pages.home_page),
     route("GET|HEAD", "/-/style.css", pages.style_sheet),

@@ -1,0 +1,189 @@
+"""One training run, as the callback tells of it: what is due to be pushed, and when.
+
+Files are always taken from `args.output_dir`, as it was when the run was set up: that is where the Trainer
+writes. `settings.output_dir` says where the outbox is.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import redaction
+from .card_facts import CardFacts
+from .checkpoint import is_complete, is_marked_incomplete, wait_for_ranks
+from .final_model import final_model, weights_step
+from .manifest import Target
+from .plan import Plan, plan_end, plan_evaluate, plan_output_dir, plan_save, progress_message
+from .settings import Settings
+from .sync import HubSync
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitInfo
+
+logger = logging.getLogger(__name__)
+
+
+class Run:
+    """
+    Args:
+        args: The `TrainingArguments` of its Trainer.
+        settings: What is pushed where.
+    """
+
+    def __init__(self, args: Any, settings: Settings) -> None:
+        self.args = args
+        self.settings = settings
+        self.folder = Path(args.output_dir).absolute()
+        self.sync = HubSync(settings)
+        self.sync.start()
+        self.facts = CardFacts(settings.template)
+        self._began = 0.0
+        self._is_training = False
+        self._has_seen_evaluation = False
+        self._card_due = False
+        self._saved: set[int] = set()
+        self._incomplete: int | None = None
+
+    def begins(self, state: Any, seen: dict[str, Any]) -> None:
+        """Training begins.
+
+        Args:
+            state: The `TrainerState`.
+            seen: What the Trainer hands to callbacks: model, processing class, data loaders.
+        """
+        self._began = time.time()
+        self._is_training = True
+        self._has_seen_evaluation = self._card_due = False
+        self._saved.clear()
+        self._incomplete = None
+        self.facts = CardFacts(self.settings.template, self.facts.options)
+        self.learn(state, seen)
+
+    def goes_on(self, state: Any) -> None:
+        """A step begins; what was waiting for the one before to be over is looked at."""
+        if self._incomplete is not None:
+            self._push_checkpoint(self._incomplete, state)
+        if self._card_due:
+            self._push_card(state, self._message(state))
+
+    def was_evaluated(self, state: Any, seen: dict[str, Any]) -> None:
+        if not self._has_seen_evaluation and self.facts.setup:
+            self._has_seen_evaluation = True
+            self.learn(state, seen)  # the Trainer has made the loader of the evaluation only now
+        if self._is_training:
+            # Whether a save follows in this step is known only when it comes, or the next step does.
+            self._card_due = True
+        elif self.facts.setup:
+            # Only after a training: a script that only evaluates has no card to write.
+            self._push_card(state, f"Evaluation, step {state.global_step}")
+
+    def was_saved(self, state: Any) -> None:
+        self._card_due = False
+        if self._incomplete not in (None, state.global_step):
+            self._push_checkpoint(self._incomplete, state, whatever_is_there=True)
+        self._push_checkpoint(state.global_step, state)
+
+    def ends(self, state: Any, seen: dict[str, Any]) -> None:
+        """Training ends: the last checkpoint, if it is still due, and the final model."""
+        self._is_training = self._card_due = False
+        if self._incomplete is not None:
+            wait_for_ranks(self._checkpoint(self._incomplete), self.args)
+            self._push_checkpoint(self._incomplete, state, whatever_is_there=True)
+        elif self._has_unannounced_checkpoint(state.global_step):
+            self._push_checkpoint(state.global_step, state)
+        with final_model(self.args, state, self.folder, self._saved, self.sync.outbox, seen) as found:
+            if found is None:
+                logger.warning(
+                    "The final model is sharded and no checkpoint holds it, so it was not pushed. "
+                    "Set save_strategy, so that there is one."
+                )
+            else:
+                folder, step = found
+                self._push(plan_end(folder, state.global_step), state, step)
+
+    def learn(self, state: Any, seen: dict[str, Any]) -> None:
+        self.facts.learn(self.args, state, self.sync.hub_model_id, self.settings.hub_revision, seen)
+
+    def push_output_dir(
+        self,
+        state: Any,
+        *,
+        model_files: Collection[str],
+        message: str,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+    ) -> Future[CommitInfo]:
+        """Queues what a script's own `trainer.push_to_hub(...)` asks for.
+
+        Args:
+            model_files: Files of `output_dir` that belong to the model, as relative paths.
+            token, revision, private: In place of those in the settings; a token is used from then on.
+        """
+        if token is not None:
+            self.sync.use_token(token)
+        target = replace(
+            self.sync.target,
+            revision=revision or self.sync.target.revision,
+            private=self.sync.target.private if private is None else private,
+        )
+        plan = plan_output_dir(self.folder, model_files, state.global_step, message)
+        return self._push(plan, state, weights_step(self.args, state), target)
+
+    def _checkpoint(self, step: int) -> Path:
+        return self.folder / f"checkpoint-{step}"
+
+    def _has_unannounced_checkpoint(self, step: int) -> bool:
+        """Whether there is a checkpoint of this training that no save was announced for.
+
+        The Trainer writes one on SIGTERM (`enable_jit_checkpoint`).
+        """
+        written = self._checkpoint(step) / "trainer_state.json"
+        return step not in self._saved and written.is_file() and written.stat().st_mtime >= self._began
+
+    def _push_checkpoint(self, step: int, state: Any, whatever_is_there: bool = False) -> None:
+        """Queues a checkpoint folder that is complete; one that is not is looked at again later."""
+        checkpoint = self._checkpoint(step)
+        self._incomplete = None
+        if not checkpoint.is_dir():
+            missing = FileNotFoundError(f"{checkpoint} is not there")
+            self.sync.lose(self._message(state, step), missing)
+            return
+        if not is_complete(checkpoint, self.args):
+            if not whatever_is_there or is_marked_incomplete(checkpoint):
+                self._incomplete = step
+                return
+            logger.warning("%s lacks files of other processes; it is pushed as it is here.", checkpoint)
+        self._saved.add(step)
+        plan = plan_save(self.settings.hub_strategy, checkpoint, step, self._message(state, step))
+        if plan is not None:
+            self._push(plan, state)
+
+    def _push_card(self, state: Any, message: str) -> None:
+        self._card_due = False
+        plan = plan_evaluate(self.settings.hub_strategy, state.global_step, message)
+        if plan is not None:
+            self._push(plan, state)
+
+    def _push(
+        self, plan: Plan, state: Any, weights_step: int | None = None, target: Target | None = None
+    ) -> Future[CommitInfo]:
+        readme = self.folder / "README.md"
+        if not readme.is_file() and plan.parts:
+            readme = plan.parts[0].source / "README.md"
+        replacements: dict[str, bytes] = {}
+        if redaction.has_token(self.args):
+            replacements[redaction.TRAINING_ARGS] = redaction.training_args_without_tokens(self.args)
+        card = self.facts.at(state, weights_step)
+        return self.sync.push(plan, card=card, readme=readme, replacements=replacements, target=target)
+
+    def _message(self, state: Any, step: int | None = None) -> str:
+        by_epoch = str(getattr(self.args.save_strategy, "value", self.args.save_strategy)) == "epoch"
+        step = state.global_step if step is None else step
+        return progress_message("epoch" if by_epoch else "step", step, state.epoch)
