@@ -92,9 +92,11 @@ class Ledger:
         """The entries that came since the last call on this object, oldest first."""
         try:
             with self.path.open("rb") as file:
+                if os.fstat(file.fileno()).st_size < self._offset:
+                    self._offset = 0  # somebody has deleted the folder, and there is a new one
                 file.seek(self._offset)
                 data = file.read()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
         whole = data[: data.rfind(b"\n") + 1]
         self._offset += len(whole)

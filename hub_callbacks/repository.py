@@ -16,7 +16,7 @@ from huggingface_hub import (
     get_token,
     hf_hub_download,
 )
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, OfflineModeIsEnabled
 from huggingface_hub.hf_api import RepoFile
 
 from .manifest import Target
@@ -228,6 +228,7 @@ __all__ = [
     "EntryNotFoundError",
     "HfHubHTTPError",
     "NotABranch",
+    "OfflineModeIsEnabled",
     "Remote",
     "Repository",
     "Uploaded",

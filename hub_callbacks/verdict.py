@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from .repository import HfHubHTTPError, NotABranch
+from .repository import HfHubHTTPError, NotABranch, OfflineModeIsEnabled
 
 TRANSIENT_STATUS = frozenset({408, 409, 412, 423, 425, 429, 500, 502, 503, 504, 507, 509, 520, 521, 522, 523, 524})
 # A LookupError is none: the client looks its answers up by key, and some proxies answer in their own way.
 _BUGS = (TypeError, ValueError, AttributeError, AssertionError, NotImplementedError)
-_STAY = "Training goes on, and everything saved stays in the outbox."
+_STAY = "What was saved stays in the outbox."
 
 _WHAT_TO_DO = {
     401: "The token is missing, wrong or expired. Log in with `hf auth login` or set HF_TOKEN; "
@@ -48,6 +48,9 @@ def judge(error: BaseException) -> Verdict:
     """Judges the exception that ended an attempt."""
     if isinstance(error, NotABranch):
         return Verdict(f"{error} {_STAY}", again=False, all_pushes=True)
+    if isinstance(error, OfflineModeIsEnabled):
+        why = f"HF_HUB_OFFLINE is set. {_STAY} `hub-callbacks sync` sends it where there is a network."
+        return Verdict(why, again=False, all_pushes=True)
     answered = _answered(error)
     if answered is None:
         if isinstance(error, _BUGS) and "JSONDecodeError" not in type(error).__name__:
