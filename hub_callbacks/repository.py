@@ -90,6 +90,29 @@ class Repository:
             self._ensured[key] = url.repo_id
         return self._ensured[key]
 
+    def rehearse(self, target: Target) -> list[str]:
+        """Finds out, before there is anything to push, whether it can be pushed.
+
+        Returns:
+            What people should know about the repository.
+
+        Raises:
+            HfHubHTTPError: 403, when the token may not write there.
+        """
+        repo_id = self.ensure(target)
+        # Asks how a file would have to be uploaded, which takes the right to write, and uploads nothing.
+        self._api.preupload_lfs_files(
+            repo_id, [CommitOperationAdd("README.md", b"")], revision=target.revision, token=self.token
+        )
+        if target.private is not None:
+            info = self._api.repo_info(repo_id, token=self.token)
+            if bool(info.private) != target.private:
+                return [
+                    f"{repo_id} was there before and is {'private' if info.private else 'public'}, "
+                    f"although hub_private_repo is {target.private}; that is changed in the repository's settings"
+                ]
+        return []
+
     def forget(self) -> None:
         """The repository or branch may be gone: the next `ensure` asks the Hub again."""
         self._ensured.clear()

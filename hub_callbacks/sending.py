@@ -49,7 +49,8 @@ def send(push: Push, repository: Repository, outbox: Outbox) -> Sent:
         Exception: whatever the client raises; see `verdict.judge`.
     """
     if not push.slots:
-        return Sent(repository.ensure(push.target))
+        notes = repository.rehearse(push.target)
+        return Sent(repository.ensure(push.target), notes=notes)
     remote = repository.look(push.target)
     sent = Sent(remote.repo_id)
     push = _without_changed_parts(push, sent.notes)
