@@ -67,6 +67,7 @@ class Push:
         description: Text of the commit below the title.
         has_card: Whether the model card goes along.
         keep: Whether a newer push may not take over parts of it (`hub_always_push`).
+        urgent: Whether it goes ahead of the others.
     """
 
     id: str
@@ -80,6 +81,7 @@ class Push:
     parts: tuple[PushPart, ...] = ()
     has_card: bool = False
     keep: bool = False
+    urgent: bool = False
 
     @property
     def slots(self) -> frozenset[str]:

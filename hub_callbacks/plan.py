@@ -73,12 +73,14 @@ class Plan:
         step: Optimizer step that the files belong to.
         parts: What is pushed; the card is rendered by the pusher and is no part here.
         card: Whether the model card goes along.
+        urgent: Whether it goes ahead of what is queued: the machine may be gone soon.
     """
 
     message: str
     step: int
     parts: tuple[Part, ...] = ()
     card: bool = True
+    urgent: bool = False
 
 
 def is_training_state(file: str) -> bool:

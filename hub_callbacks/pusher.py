@@ -118,7 +118,7 @@ class Pusher:
         if not waiting:
             self._wait_for_work()
             return
-        push = self._next(waiting)
+        push = next((push for push in waiting if push.urgent), None) or self._next(waiting)
         trouble = self._trouble.get(push.id)
         self.outbox.record(ledger.Entry(push.id, ledger.RUNNING, message=push.message, why=trouble))
         self.signals.report()

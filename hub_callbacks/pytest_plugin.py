@@ -101,11 +101,12 @@ def _replace(prefixes: dict[str, str]) -> None:
 
     old = tuple(prefixes)
     for name, module in list(sys.modules.items()):
-        if not any(name == package or name.startswith(f"{package}.") for package in _PACKAGES):
+        if not name.startswith(_PACKAGES):
             continue
         for key, value in list(vars(module).items()):
-            if isinstance(value, HfApi):
+            if isinstance(value, str):
+                if value.startswith(old):
+                    start = next(prefix for prefix in old if value.startswith(prefix))
+                    setattr(module, key, prefixes[start] + value[len(start) :])
+            elif isinstance(value, HfApi):
                 value.endpoint = prefixes.get(value.endpoint, value.endpoint)
-            elif isinstance(value, str) and value.startswith(old):
-                start = next(prefix for prefix in old if value.startswith(prefix))
-                setattr(module, key, prefixes[start] + value[len(start) :])

@@ -96,7 +96,7 @@ class Run:
             wait_for_ranks(self._checkpoint(self._incomplete), self.args)
             self._push_checkpoint(self._incomplete, state, whatever_is_there=True)
         elif self._has_unannounced_checkpoint(state.global_step):
-            self._push_checkpoint(state.global_step, state)
+            self._push_checkpoint(state.global_step, state, is_urgent=True)
         with final_model(self.args, state, self.folder, self._saved, self.sync.outbox, seen) as found:
             if found is None:
                 logger.warning(
@@ -147,7 +147,9 @@ class Run:
         written = self._checkpoint(step) / "trainer_state.json"
         return step not in self._saved and written.is_file() and written.stat().st_mtime >= self._began
 
-    def _push_checkpoint(self, step: int, state: Any, whatever_is_there: bool = False) -> None:
+    def _push_checkpoint(
+        self, step: int, state: Any, whatever_is_there: bool = False, is_urgent: bool = False
+    ) -> None:
         """Queues a checkpoint folder that is complete; one that is not is looked at again later."""
         checkpoint = self._checkpoint(step)
         self._incomplete = None
@@ -163,7 +165,7 @@ class Run:
         self._saved.add(step)
         plan = plan_save(self.settings.hub_strategy, checkpoint, step, self._message(state, step))
         if plan is not None:
-            self._push(plan, state)
+            self._push(replace(plan, urgent=is_urgent), state)
 
     def _push_card(self, state: Any, message: str) -> None:
         self._card_due = False

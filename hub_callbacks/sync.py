@@ -221,6 +221,7 @@ class HubSync:
                     parts=parts,
                     has_card=plan.card,
                     keep=self.settings.hub_always_push,
+                    urgent=plan.urgent,
                 ),
             )
         self._companion.ring()

@@ -161,6 +161,14 @@ def test_kept_pushes_come_in_order_each_as_a_commit(sender):
     assert sender.titles() == ["step 1", "step 2", "step 3"]
 
 
+def test_an_urgent_push_goes_ahead_and_what_was_before_it_still_arrives(sender):
+    sender.put({MODEL: b"1", "checkpoint-1": b"1"}, message="step 1")
+    sender.put({MODEL: b"2", "checkpoint-2": b"2"}, message="emergency", urgent=True)
+    sender.send()
+    assert sender.titles() == ["emergency", "step 1"]
+    assert sender.there()["weights.bin"] == sha(b"2")
+
+
 def test_superseded_files_are_freed_while_an_upload_goes_on(sender, hub):
     sender.put({MODEL: b"1"})
     with hub.inject(Fault("commit", Hang())) as hanging:
