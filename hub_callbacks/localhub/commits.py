@@ -83,9 +83,7 @@ def commit(call: Call) -> Response:
         wanted.check_deletions(git, parent)
         number = None
         if call.flag("create_pr"):
-            number, ref = new_pull_request(
-                call, repo, wanted.title, wanted.description, str(parent.id), revision
-            )
+            number, ref = new_pull_request(call, repo, wanted.title, wanted.description, str(parent.id), revision)
         oid = gitstore.commit(git, ref, parent, wanted.edits, call.viewer.user, wanted.message)
     answer: dict[str, Any] = {
         "success": True,

@@ -202,9 +202,7 @@ class Trouble:
                 note()  # before the client can know that the answer is complete
             await send(message)
 
-        injection = next(
-            (item for item in self._injections if item.claim(scope["method"], path, operation)), None
-        )
+        injection = next((item for item in self._injections if item.claim(scope["method"], path, operation)), None)
         try:
             await self._run(injection, scope, self._paced(receive), noted_send)
         finally:

@@ -14,9 +14,7 @@ import pygit2
 from .errors import HubError, bad_request, entry_not_found, revision_not_found
 
 DEFAULT_BRANCH = "main"
-_POINTER = re.compile(
-    rb"version https://git-lfs\.github\.com/spec/v1\noid sha256:([0-9a-f]{64})\nsize (\d+)\n"
-)
+_POINTER = re.compile(rb"version https://git-lfs\.github\.com/spec/v1\noid sha256:([0-9a-f]{64})\nsize (\d+)\n")
 _MAX_POINTER_SIZE = 200
 _SHORT_SHA = re.compile(r"[0-9a-f]{7,40}")
 _REF_NAME = re.compile(r"[A-Za-z0-9_][\w./+@%-]*")

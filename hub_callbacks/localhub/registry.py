@@ -138,9 +138,7 @@ class Registry:
         """
         with self.lock(repo), self._lock:
             if new_id.lower() != repo.id.lower():
-                self._check_free(
-                    repo.type, new_id, f"A {repo.type} repository called {new_id} already exists"
-                )
+                self._check_free(repo.type, new_id, f"A {repo.type} repository called {new_id} already exists")
             moved = replace(repo, id=new_id, path=self._path(repo.type, new_id))
             _rename(repo.path, moved.path)
             write_json(moved.path / _FACTS, _facts(moved))
@@ -185,9 +183,7 @@ def check_writer(viewer: Identity | None, namespace: str) -> None:
     if viewer.role != "write":
         raise forbidden("Your token has read rights only; use a token with write rights")
     if viewer.user.lower() != namespace.lower():
-        raise forbidden(
-            f'You don\'t have the rights to create or change repos under the namespace "{namespace}"'
-        )
+        raise forbidden(f'You don\'t have the rights to create or change repos under the namespace "{namespace}"')
 
 
 def _visible(repo: Repo, viewer: Identity | None) -> bool:

@@ -181,8 +181,7 @@ def read_shard(path: Path) -> list[XetFile]:
             flags, count = struct.unpack_from("<II", data, offset + 32)
             rows = [offset + _ROW_SIZE * (index + 1) for index in range(count)]
             segments = tuple(
-                Segment(_hex(data[row : row + 32]), *struct.unpack_from("<III", data, row + 36))
-                for row in rows
+                Segment(_hex(data[row : row + 32]), *struct.unpack_from("<III", data, row + 36)) for row in rows
             )
             offset += _ROW_SIZE * (1 + count * (2 if flags & _HAS_VERIFICATION else 1))
             sha256 = None

@@ -113,9 +113,7 @@ def test_auth_check_passes_for_readers(api: HfApi, stranger: HfApi, model: str) 
     stranger.auth_check(model)
 
 
-def test_a_gated_repository_shows_its_facts_but_not_its_files(
-    api: HfApi, stranger: HfApi, model: str
-) -> None:
+def test_a_gated_repository_shows_its_facts_but_not_its_files(api: HfApi, stranger: HfApi, model: str) -> None:
     api.update_repo_settings(model, gated="manual")
     assert stranger.model_info(model).gated == "manual"
     with pytest.raises(GatedRepoError):

@@ -103,12 +103,8 @@ def test_a_missing_branch_or_an_oid_is_no_target(api: HfApi, model: str) -> None
 
 
 @pytest.mark.parametrize("path", ["..\\ddd", "a/../../b", ".git/config", "/abs"])
-def test_paths_that_leave_the_repository_are_refused(
-    hub: LocalHub, model: str, path: str, token: str
-) -> None:
-    lines = (
-        '{"key": "header", "value": {"summary": "x"}}\n{"key": "file", "value": {"path": %s, "content": ""}}'
-    )
+def test_paths_that_leave_the_repository_are_refused(hub: LocalHub, model: str, path: str, token: str) -> None:
+    lines = '{"key": "header", "value": {"summary": "x"}}\n{"key": "file", "value": {"path": %s, "content": ""}}'
     answer = get_session().post(
         f"{hub.endpoint}/api/models/{model}/commit/main",
         headers={"authorization": f"Bearer {token}"},
@@ -120,8 +116,7 @@ def test_paths_that_leave_the_repository_are_refused(
 def test_a_pointer_to_content_that_is_not_here_is_refused(hub: LocalHub, model: str, token: str) -> None:
     body = (
         '{"key": "header", "value": {"summary": "x"}}\n'
-        '{"key": "lfsFile", "value": {"path": "a.bin", "algo": "sha256", "oid": "%s", "size": 3}}'
-        % ("0" * 64)
+        '{"key": "lfsFile", "value": {"path": "a.bin", "algo": "sha256", "oid": "%s", "size": 3}}' % ("0" * 64)
     )
     answer = get_session().post(
         f"{hub.endpoint}/api/models/{model}/commit/main",
@@ -191,18 +186,14 @@ def test_a_large_commit_body_is_taken(api: HfApi, model: str) -> None:
     assert sizes == [9_000_000] * 4
 
 
-def test_a_body_that_the_client_cuts_leaves_nothing(
-    hub: LocalHub, api: HfApi, model: str, token: str
-) -> None:
+def test_a_body_that_the_client_cuts_leaves_nothing(hub: LocalHub, api: HfApi, model: str, token: str) -> None:
     address = ("127.0.0.1", int(hub.endpoint.rsplit(":", 1)[1]))
     head = (
         f"POST /api/models/{model}/commit/main HTTP/1.1\r\nHost: hub\r\n"
         f"Authorization: Bearer {token}\r\nContent-Length: 5000000\r\n\r\n"
     )
     with socket.create_connection(address) as connection:
-        connection.sendall(
-            head.encode() + b'{"key": "header", "value": {"summary": "cut"}}\n' + b" " * 3_000_000
-        )
+        connection.sendall(head.encode() + b'{"key": "header", "value": {"summary": "cut"}}\n' + b" " * 3_000_000)
     while not [seen for seen in hub.requests if seen.operation == "commit"]:
         threading.Event().wait(0.01)
     assert list((hub.root / "tmp").iterdir()) == []

@@ -56,9 +56,7 @@ def test_operations_are_hit_by_their_name(hub: LocalHub, api: HfApi, model: str,
         "validate_yaml": lambda: api.upload_file(
             path_or_fileobj=b"---\nlicense: mit\n---\n", path_in_repo="README.md", repo_id=model
         ),
-        "resolve": lambda: api.get_hf_file_metadata(
-            url=f"{hub.endpoint}/{model}/resolve/main/.gitattributes"
-        ),
+        "resolve": lambda: api.get_hf_file_metadata(url=f"{hub.endpoint}/{model}/resolve/main/.gitattributes"),
         "tree": lambda: list(api.list_repo_tree(model)),
     }
     with hub.inject(Fault(operation, Answer(500))), pytest.raises(Exception, match="500"):
@@ -66,9 +64,7 @@ def test_operations_are_hit_by_their_name(hub: LocalHub, api: HfApi, model: str,
     calls[operation]()
 
 
-def test_large_uploads_are_hit(
-    hub: LocalHub, api: HfApi, model: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_large_uploads_are_hit(hub: LocalHub, api: HfApi, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for disabled, operations in ((False, ["xet_token"]), (True, ["lfs_batch", "lfs_put"])):
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", disabled)
         for operation in operations:
@@ -154,9 +150,7 @@ def test_uploads_stay_below_the_limit(hub: LocalHub, api: HfApi, model: str, tra
         hub.throttle(0)
 
 
-def test_the_log_names_method_path_status_and_operation(
-    hub: LocalHub, api: HfApi, model: str, owner: str
-) -> None:
+def test_the_log_names_method_path_status_and_operation(hub: LocalHub, api: HfApi, model: str, owner: str) -> None:
     before = len(hub.requests)
     api.repo_exists(f"{owner}/none")
     (seen,) = hub.requests[before:]

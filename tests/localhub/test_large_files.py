@@ -58,9 +58,7 @@ def test_large_files_come_back_byte_for_byte(
     assert (Path(snapshot) / "w.bin").read_bytes() == data
 
 
-def test_git_holds_only_pointers_to_large_files(
-    hub: LocalHub, api: HfApi, model: str, transport: str
-) -> None:
+def test_git_holds_only_pointers_to_large_files(hub: LocalHub, api: HfApi, model: str, transport: str) -> None:
     import subprocess
 
     data = os.urandom(1000)
@@ -118,9 +116,7 @@ def test_content_of_lfs_gets_its_xet_hash_when_it_also_comes_by_xet(
     assert len(hashes) == 1 and None not in hashes
 
 
-def test_large_files_are_copied_between_repositories(
-    api: HfApi, model: str, tmp_path: Path, owner: str
-) -> None:
+def test_large_files_are_copied_between_repositories(api: HfApi, model: str, tmp_path: Path, owner: str) -> None:
     if "src_repo_id" not in CommitOperationCopy.__dataclass_fields__:
         pytest.skip("this client copies within one repository only")
     data = os.urandom(5000)

@@ -24,9 +24,7 @@ def test_all_kinds_of_repositories_work_alike(api: HfApi, kind: str, owner: str)
     sdk = "static" if kind == "space" else None
     url = api.create_repo("thing", repo_type=kind, space_sdk=sdk)
     assert (url.repo_type, url.repo_id) == (kind, f"{owner}/thing")
-    api.upload_file(
-        path_or_fileobj=b"hello", path_in_repo="a/b.txt", repo_id=f"{owner}/thing", repo_type=kind
-    )
+    api.upload_file(path_or_fileobj=b"hello", path_in_repo="a/b.txt", repo_id=f"{owner}/thing", repo_type=kind)
     path = api.hf_hub_download(f"{owner}/thing", "a/b.txt", repo_type=kind)
     with open(path, "rb") as file:
         assert file.read() == b"hello"

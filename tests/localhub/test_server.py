@@ -63,9 +63,7 @@ def test_a_stopped_hub_leaves_no_port_thread_or_folder() -> None:
         assert probe.connect_ex(("127.0.0.1", port)) != 0
 
 
-def test_a_restart_finds_repositories_users_and_tokens(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_restart_finds_repositories_users_and_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = os.urandom(5000)
     with LocalHub(tmp_path) as hub, monkeypatch.context() as patch:
         # 0.36 compares the address in the answer with its own.
