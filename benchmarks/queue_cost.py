@@ -26,10 +26,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pushes", type=int, default=1000)
     options = parser.parse_args()
-    from outboxes import put
-
     from hub_callbacks.newest_wins import giving_way, taken_over
     from hub_callbacks.outbox import Outbox
+    from outboxes import put
 
     with work_folder() as folder:
         outbox = Outbox(folder / "_hub_sync")

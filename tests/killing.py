@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi
-from savers import digests, on_hub, wait_until
 
 from hub_callbacks import cli, ledger
 from hub_callbacks.localhub import LocalHub
 from hub_callbacks.outbox import Outbox
 from hub_callbacks.plan import is_training_state
 from hub_callbacks.settings import OUTBOX_NAME
+from savers import digests, on_hub, wait_until
 
 VICTIMS = ("trainer", "group", "pusher", "both")
 STRATEGIES = ("all_checkpoints", "checkpoint")
@@ -174,10 +174,10 @@ def _pusher_of(trainer: int) -> int | None:
 
 
 def train(output_dir: Path, strategy: str) -> None:
-    from models import Sentences, arguments, classifier
     from transformers import Trainer, TrainerCallback
 
     from hub_callbacks import HubSyncCallback
+    from models import Sentences, arguments, classifier
 
     class Notes(TrainerCallback):
         """Notes each save before the callback under test hears of it."""

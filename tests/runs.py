@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi, snapshot_download
-from models import Sentences, accuracy, arguments, classifier, tokenizer
 from transformers import Trainer, TrainerCallback
 
 from hub_callbacks import HubSyncCallback
 from hub_callbacks.plan import is_training_state, list_files
+from models import Sentences, accuracy, arguments, classifier, tokenizer
 
 PICTURE = "training_curves.png"
 

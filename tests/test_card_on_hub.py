@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
-from models import classifier
 from peft import LoraConfig, get_peft_model
 from transformers import TrainerCallback
 
 import hub_callbacks.card as card_package
 from hub_callbacks import SettingsError
 from hub_callbacks.localhub import Answer, Fault
+from models import classifier
 from runs import commit_titled, download, train
 
 
@@ -81,10 +81,10 @@ def test_an_edit_on_the_hub_between_two_pushes_stays(hub, api, repo, tmp_path):
                 text = card(tmp_path, repo)
                 edit(api, repo, text.replace("# ", "Remote words.\n\n# ", 1) + "\nThe end is mine.\n")
 
-    from models import Sentences, arguments
     from transformers import Trainer
 
     from hub_callbacks import HubSyncCallback
+    from models import Sentences, arguments
 
     callback = HubSyncCallback(hub_strategy="every_save", hub_always_push=True)
     trainer = Trainer(

@@ -13,13 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from savers import Run, assert_tells_the_truth, digests, expected, on_hub, wait_until
 
 from hub_callbacks import companion, ledger, pusher_process
 from hub_callbacks.companion import RESTARTS
 from hub_callbacks.localhub import Fault, Hang
 from hub_callbacks.outbox import Outbox
 from hub_callbacks.signals import Orders
+from savers import Run, assert_tells_the_truth, digests, expected, on_hub, wait_until
 
 
 def is_running(process: int) -> bool:

@@ -93,10 +93,8 @@ def test_a_script_that_ends_well_leaves_no_process(hub, api, repo, tmp_path):
 def test_an_exception_in_training_stays_what_it_is_and_what_was_saved_arrives(hub, api, repo, tmp_path):
     script = start(tmp_path / repo, "raise ZeroDivisionError('mine')")
     _, err = script.communicate(timeout=120)
-    assert (
-        (script.returncode == 1
-        and err.rstrip().splitlines()[-1].startswith("ZeroDivisionError: mine"))
-        or ("ZeroDivisionError: mine" in err)
+    assert (script.returncode == 1 and err.rstrip().splitlines()[-1].startswith("ZeroDivisionError: mine")) or (
+        "ZeroDivisionError: mine" in err
     )
     wait_until_gone(tmp_path / repo)
     assert on_hub(tmp_path, repo) == saved(tmp_path / repo, 4)
@@ -157,8 +155,9 @@ def test_a_next_run_sends_the_rest_of_the_one_before_first(hub, api, repo, tmp_p
 
 
 def test_futures_of_what_did_not_arrive_say_so(hub, api, repo, tmp_path):
-    from models import Sentences, arguments, classifier
     from transformers import Trainer
+
+    from models import Sentences, arguments, classifier
 
     with hub.inject(Fault("*", Answer(401))):
         callback = HubSyncCallback()

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 from filelock import Timeout
-from outboxes import OUTBOX_CODE, put, target
 
 from hub_callbacks import ledger
 from hub_callbacks.errors import OutboxError
@@ -21,6 +20,7 @@ from hub_callbacks.manifest import MANIFEST
 from hub_callbacks.newest_wins import giving_way
 from hub_callbacks.outbox import ABANDONED_AFTER, Outbox
 from hub_callbacks.plan import MODEL
+from outboxes import OUTBOX_CODE, put, target
 
 
 @pytest.fixture

@@ -13,8 +13,6 @@ import huggingface_hub
 import pytest
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
-from outboxes import put
-from savers import digests, wait_until
 
 from hub_callbacks import ledger, sending
 from hub_callbacks.localhub import Answer, Fault, Hang, LoseResponse
@@ -25,6 +23,8 @@ from hub_callbacks.plan import CARD, LAST_CHECKPOINT, MODEL, OUTPUTS
 from hub_callbacks.pusher import Pusher
 from hub_callbacks.repository import Repository
 from hub_callbacks.signals import Orders, Signals
+from outboxes import put
+from savers import digests, wait_until
 
 # -- the rules, without a Hub
 

@@ -9,14 +9,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from models import arguments
-from savers import CARD, Run
 
 from hub_callbacks import ledger
 from hub_callbacks.localhub import Answer, Fault
 from hub_callbacks.plan import plan_save
 from hub_callbacks.redaction import SCAN_BELOW, has_token, hide, secret_in, training_args_without_tokens
 from hub_callbacks.signals import Orders
+from models import arguments
+from savers import CARD, Run
 
 HF = "hf_" + "aB3" * 12
 SECRETS = {

@@ -9,12 +9,12 @@ import weakref
 from pathlib import Path
 
 import pytest
-from models import Sentences, arguments, classifier
 from transformers import Trainer, TrainerCallback
 
 from hub_callbacks import HubSyncCallback, PushNotSent
 from hub_callbacks.cli import drain
 from hub_callbacks.outbox import Outbox
+from models import Sentences, arguments, classifier
 from runs import below, digests, on_hub, root_of, titles, train
 
 
@@ -194,8 +194,9 @@ def test_a_trainer_is_freed_as_without_the_callback(hub, api, repo, tmp_path):
 
 
 def test_the_tokenizer_of_a_collator_goes_along(hub, api, repo, tmp_path):
-    from models import tokenizer
     from transformers import DataCollatorWithPadding
+
+    from models import tokenizer
 
     train(
         tmp_path,

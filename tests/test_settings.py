@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from models import Sentences, arguments, classifier
 from transformers import Trainer
 
 from hub_callbacks import HubSyncCallback, SettingsError
 from hub_callbacks.settings import Settings, resolve
+from models import Sentences, arguments, classifier
 
 
 def test_everything_comes_from_the_arguments(tmp_path):

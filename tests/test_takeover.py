@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub import CommitInfo, ModelCard
-from models import Sentences, arguments, classifier
 from transformers import Trainer
 
 from hub_callbacks import HubSyncCallback, takeover
+from models import Sentences, arguments, classifier
 from runs import digests, download, on_hub, root_of, titles, train
 
 

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import torch
-from models import Sentences, arguments, classifier, tokenizer
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import (
     BertForSequenceClassification,
@@ -19,6 +18,7 @@ from transformers import (
 )
 
 from hub_callbacks import HubSyncCallback
+from models import Sentences, arguments, classifier, tokenizer
 from runs import below, commit_titled, digests, download, on_hub, root_of, titles, train
 
 

@@ -10,10 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 from huggingface_hub import HfApi
-from savers import Run, free_port, use_hub
 
 from hub_callbacks.localhub import LocalHub
 from hub_callbacks.signals import Orders
+from savers import Run, free_port, use_hub
 
 # hf_xet's own attempts and time-outs, which last for minutes; it reads them once.
 os.environ["HF_XET_CLIENT_RETRY_MAX_ATTEMPTS"] = "2"

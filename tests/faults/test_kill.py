@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from killing import STRATEGIES, VICTIMS, Kill, Nursery, run_and_kill
-from savers import free_port, use_hub
 
 from hub_callbacks.localhub import LocalHub
+from killing import STRATEGIES, VICTIMS, Kill, Nursery, run_and_kill
+from savers import free_port, use_hub
 
 CHANCE = random.Random(20)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 from huggingface_hub import constants
-from savers import assert_tells_the_truth, expected, on_hub, wait_until
 
 from hub_callbacks.localhub import Answer, Fault, Hang, LoseResponse, Reset
+from savers import assert_tells_the_truth, expected, on_hub, wait_until
 
 OPERATIONS = ("create_repo", "preupload", "xet_token", "lfs_batch", "lfs_put", "commit", "validate_yaml")
 FAULTS = {

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from models import Sentences, arguments, classifier
-from savers import digests, on_hub, wait_until
 from transformers import Trainer, TrainerCallback
 
 from hub_callbacks import HubSyncCallback, cli, ledger
 from hub_callbacks.localhub import Answer, Fault, Hang, LocalHub, LoseResponse
 from hub_callbacks.outbox import Outbox
 from hub_callbacks.plan import is_training_state
+from models import Sentences, arguments, classifier
+from savers import digests, on_hub, wait_until
 
 
 class AtStep(TrainerCallback):
