@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 from hub_callbacks import LocalHub
@@ -119,7 +120,9 @@ def main() -> None:
     print(f"\nAccuracy on {len(test)} held-out images: {trained:.4f} after training,")
     print(f"{loaded:.4f} of the model loaded back from the Hub.")
     print(callback.summary())
-    print(f"\nThis Hub ends with the script. Start it again with: hub-callbacks serve --root {hub.root}")
+    print("\nThis Hub ends with the script. To look at the card, its curves and the commits in a browser, run")
+    print(f"    {Path(sys.executable).parent / 'hub-callbacks'} serve --root {hub.root}")
+    print("and open the address that it prints.")
     print(f"Its repositories are ordinary git repositories: git --git-dir {repository} log --stat")
     callback.close()
     hub.stop()

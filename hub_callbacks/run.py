@@ -95,8 +95,8 @@ class Run:
         if self._incomplete is not None:
             wait_for_ranks(self._checkpoint(self._incomplete), self.args)
             self._push_checkpoint(self._incomplete, state, whatever_is_there=True)
-        elif self._has_unannounced_checkpoint(state.global_step):
-            self._push_checkpoint(state.global_step, state, is_urgent=True)
+        for step in self._unannounced_checkpoints():
+            self._push_checkpoint(step, state, is_urgent=True)
         with final_model(self.args, state, self.folder, self._saved, self.sync.outbox, seen) as found:
             if found is None:
                 logger.warning(
@@ -139,13 +139,17 @@ class Run:
     def _checkpoint(self, step: int) -> Path:
         return self.folder / f"checkpoint-{step}"
 
-    def _has_unannounced_checkpoint(self, step: int) -> bool:
-        """Whether there is a checkpoint of this training that no save was announced for.
+    def _unannounced_checkpoints(self) -> list[int]:
+        """Steps of checkpoints of this training that no save was announced for.
 
-        The Trainer writes one on SIGTERM (`enable_jit_checkpoint`).
+        The Trainer writes one on SIGTERM (`enable_jit_checkpoint`), in the middle of a step.
         """
-        written = self._checkpoint(step) / "trainer_state.json"
-        return step not in self._saved and written.is_file() and written.stat().st_mtime >= self._began
+        found = []
+        for written in self.folder.glob("checkpoint-*/trainer_state.json"):
+            step = written.parent.name.rpartition("-")[2]
+            if step.isdigit() and int(step) not in self._saved and written.stat().st_mtime >= self._began:
+                found.append(int(step))
+        return sorted(found)
 
     def _push_checkpoint(
         self, step: int, state: Any, whatever_is_there: bool = False, is_urgent: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from transformers import TrainingArguments
 from typer.testing import CliRunner
 
 from hub_callbacks import HubSyncCallback, PushNotSent
@@ -31,7 +33,7 @@ class At(TrainerCallback):
 
 trainer = Trainer(
     classifier(),
-    arguments({output_dir!r}, hub_strategy="checkpoint"),
+    arguments({output_dir!r}, hub_strategy="checkpoint", {changes}),
     train_dataset=Sentences(),
     callbacks=[HubSyncCallback({keywords}), At()],
 )
@@ -41,10 +43,16 @@ print("trained", flush=True)
 """
 
 
-def start(output_dir: Path, at_step_5: str = "pass", keywords: str = "") -> subprocess.Popen[str]:
+def start(
+    output_dir: Path, at_step_5: str = "pass", keywords: str = "", changes: str = ""
+) -> subprocess.Popen[str]:
     """A training script in a process group of its own."""
     code = SCRIPT.format(
-        tests=str(Path(__file__).parent), output_dir=str(output_dir), at_step_5=at_step_5, keywords=keywords
+        tests=str(Path(__file__).parent),
+        output_dir=str(output_dir),
+        at_step_5=at_step_5,
+        keywords=keywords,
+        changes=changes,
     )
     return subprocess.Popen(
         [sys.executable, "-c", code],
@@ -169,3 +177,21 @@ def test_futures_of_what_did_not_arrive_say_so(hub, api, repo, tmp_path):
             callback.last_push.result(timeout=0)
         callback.close()
     assert callback.summary().waiting > 0 and "hf auth login" in callback.summary().why
+
+
+@pytest.mark.skipif(
+    "enable_jit_checkpoint" not in {field.name for field in dataclasses.fields(TrainingArguments)},
+    reason="this release of transformers saves nothing on SIGTERM",
+)
+def test_the_trainers_emergency_checkpoint_on_sigterm_arrives(hub, api, repo, tmp_path):
+    """The Trainer waits some seconds after SIGTERM before it saves, stops, and announces no save."""
+    script = start(
+        tmp_path / repo,
+        "os.kill(os.getpid(), signal.SIGTERM)",
+        changes="enable_jit_checkpoint=True, max_steps=10_000, save_steps=10_000",
+    )
+    _, err = script.communicate(timeout=200)
+    assert script.returncode == 0, err
+    checkpoint = next((tmp_path / repo).glob("checkpoint-*"))
+    assert on_hub(tmp_path, repo).items() >= below("last-checkpoint", digests(checkpoint)).items()
+    assert titles(api, repo)[0] == f"Training in progress, step {checkpoint.name.rpartition('-')[2]}"
