@@ -178,7 +178,7 @@ def test_a_full_disk_ends_no_training_and_the_loss_is_reported(hub, small_disk, 
     summary = callback.summary()
     assert summary.lost > 0
     assert summary.lost + summary.waiting == 5
-    assert "free disk space" in caplog.text
+    assert "Free disk space" in caplog.text
     cli.drain(Outbox(outbox), patience=60, quiet=True)
     there = checkpoints(on_hub(hub, "local/model", tmp_path / "cache"))
     assert there, "what had been taken in arrives"
