@@ -25,13 +25,20 @@ def work_folder() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def hub_process(root: Path) -> Iterator[None]:
-    """An embedded Hub in its own process, in this process's environment. Enter it before importing the client."""
-    hub = subprocess.Popen(
-        [sys.executable, "-m", "hub_callbacks.localhub", "--root", str(root), "--port", "0"],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+def hub_process(root: Path, megabytes_per_second: float | None = None) -> Iterator[None]:
+    """An embedded Hub in its own process, in this process's environment. Enter it before importing the client.
+
+    Args:
+        megabytes_per_second: What all uploads together may send; a machine this small is else busy with the Hub.
+    """
+    code = f"""if True:
+        import time
+        from hub_callbacks.localhub import LocalHub
+        with LocalHub({str(root)!r}) as hub:
+            hub.throttle({megabytes_per_second and megabytes_per_second * 1e6})
+            print(f"HF_ENDPOINT={{hub.endpoint}} HF_TOKEN={{hub.token}}", flush=True)
+            time.sleep(1e6)"""
+    hub = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert hub.stdout is not None
     words = hub.stdout.readline().split()
     os.environ.update(word.split("=", 1) for word in words if word.startswith(("HF_ENDPOINT=", "HF_TOKEN=")))

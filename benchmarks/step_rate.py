@@ -1,6 +1,6 @@
 """Training steps for each second while a push is under way, against none.
 
-    python benchmarks/step_rate.py [--megabytes 400] [--seconds 20]
+    python benchmarks/step_rate.py [--megabytes 100] [--rate 20]
 
 The steps are bound by the interpreter, as the launching of a GPU's kernels is: many small operations in Python. A
 thread in the training process would cost them its share of the interpreter lock. Rounds with and without a push
@@ -40,11 +40,12 @@ def rate(seconds: float, is_wanted: Any = lambda: True) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--megabytes", type=int, default=400)
+    parser.add_argument("--megabytes", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=4.0, help="length of a round at most")
+    parser.add_argument("--rate", type=float, default=20.0, help="MB/s of the link")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    with work_folder() as folder, hub_process(folder / "hub"):
+    with work_folder() as folder, hub_process(folder / "hub", options.rate):
         import os
 
         from hub_callbacks.plan import plan_save
