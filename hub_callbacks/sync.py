@@ -89,7 +89,8 @@ class HubSync:
         for other in _engines_of(root):
             # One pusher for an outbox: the newest engine's, which has the newest token.
             threading.Thread(target=other._companion.stop, daemon=True).start()
-        _engines.add(self)
+        with _engines_lock:
+            _engines.add(self)
 
     @property
     def last_push(self) -> Future[CommitInfo] | None:
@@ -384,10 +385,13 @@ class HubSync:
 
 
 _engines: weakref.WeakSet[HubSync] = weakref.WeakSet()
+_engines_lock = threading.Lock()
 
 
 def _engines_of(outbox: Path) -> list[HubSync]:
-    return [engine for engine in _engines if engine.outbox.root == outbox and not engine.is_closed]
+    with _engines_lock:  # news come from other threads
+        engines = list(_engines)
+    return [engine for engine in engines if engine.outbox.root == outbox]
 
 
 def _spread_news(outbox: Path) -> None:

@@ -11,12 +11,13 @@ import time
 from pathlib import Path
 
 import pytest
-from transformers import TrainingArguments
+from transformers import Trainer, TrainingArguments
 from typer.testing import CliRunner
 
 from hub_callbacks import HubSyncCallback, PushNotSent
 from hub_callbacks.cli import app
-from hub_callbacks.localhub import Answer, Fault
+from hub_callbacks.localhub import Answer, Fault, Hang
+from models import Sentences, arguments, classifier
 from runs import below, digests, on_hub, root_of, titles
 
 SCRIPT = """
@@ -195,3 +196,15 @@ def test_the_trainers_emergency_checkpoint_on_sigterm_arrives(hub, api, repo, tm
     checkpoint = next((tmp_path / repo).glob("checkpoint-*"))
     assert on_hub(tmp_path, repo).items() >= below("last-checkpoint", digests(checkpoint)).items()
     assert titles(api, repo)[0] == f"Training in progress, step {checkpoint.name.rpartition('-')[2]}"
+
+
+def test_closing_waits_for_an_upload_that_is_under_way_longer_than_without_progress(hub, api, repo, tmp_path):
+    with hub.inject(Fault("commit", Hang(seconds=4), times=1)):
+        callback = HubSyncCallback(hub_strategy="end", finish_timeout=0.5)
+        trainer = Trainer(
+            classifier(), arguments(tmp_path / repo), train_dataset=Sentences(), callbacks=[callback]
+        )
+        callback.finish = lambda show=False: callback.summary()  # leaves the wait to `close`
+        trainer.train()
+        callback.close()
+    assert callback.last_push.result(timeout=0).oid
