@@ -236,10 +236,12 @@ def _limit_requests(seconds: float) -> None:
         set_client_factory(lambda: make(event_hooks=hooks, follow_redirects=True, timeout=timeout))
         return
     import requests
-    from huggingface_hub import configure_http_backend
+    from huggingface_hub import configure_http_backend, constants
 
     class Session(requests.Session):
         def request(self, *args, **kwargs):  # type: ignore[no-untyped-def]
+            if constants.HF_HUB_OFFLINE:  # the client's own session sees to that, too
+                raise OfflineModeIsEnabled("HF_HUB_OFFLINE is set")
             kwargs["timeout"] = kwargs.get("timeout") or (min(CONNECT_TIMEOUT, seconds), seconds)
             return super().request(*args, **kwargs)
 
