@@ -69,10 +69,6 @@ class Repository:
     def token(self) -> str | None:
         return self._given_token() or get_token()
 
-    @property
-    def address(self) -> str:
-        return self._api.endpoint
-
     def ensure(self, target: Target) -> str:
         """Creates the repository and the branch if they are missing.
 
