@@ -15,6 +15,7 @@ from runs import below, digests, on_hub, root_of, titles
 
 SCRIPT = """
 import sys
+import torch.distributed
 sys.path.insert(0, {tests!r})
 from models import *
 from transformers import Trainer
@@ -29,6 +30,7 @@ trainer = Trainer(
 )
 trainer.train()
 trainer.evaluate()  # a collective after training: no rank may still be waiting for the network
+torch.distributed.destroy_process_group()  # gloo's threads may abort an interpreter that ends before them
 """
 
 
