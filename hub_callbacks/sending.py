@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -67,12 +68,20 @@ def send(push: Push, repository: Repository, outbox: Outbox) -> Sent:
             deletions += [path for path in repository.files_below(remote, part.prefix) if path not in part.files]
         elif part.slot == MODEL:
             deletions += stale_shards(part.files, remote.root)
-    uploaded = repository.upload(remote, additions)
+    with ThreadPoolExecutor(1, "hub_callbacks-card") as aside:  # a card takes as long as some megabytes do
+        cards = aside.submit(_cards, push, repository, outbox, remote, [], sent.notes)
+        uploaded = repository.upload(remote, additions)
     if not is_intact(push):
         raise ChangedWhileSent("a file of the push was rewritten while it was read; nothing was committed")
     sent.size = sum(frozen.size for part in push.parts for path, frozen in part.files.items() if path in additions)
-    sent.commit = _commit(push, repository, outbox, remote, uploaded, deletions, sent)
+    sent.commit = _commit(push, repository, outbox, remote, uploaded, cards.result(), deletions, sent)
     return sent
+
+
+def _cards(
+    push: Push, repository: Repository, outbox: Outbox, remote: Remote, refused: list[str], notes: list[str]
+) -> dict[str, bytes]:
+    return card_files(push, repository, outbox, remote, refused, notes) if push.has_card else {}
 
 
 def _commit(
@@ -81,13 +90,13 @@ def _commit(
     outbox: Outbox,
     remote: Remote,
     uploaded: Uploaded,
+    cards: dict[str, bytes],
     deletions: list[str],
     sent: Sent,
 ) -> CommitInfo:
     """Commits with the card; where the Hub refuses its metadata, without what it refuses."""
     refused: list[str] = []
     for _ in range(CARD_TRIES):
-        cards = card_files(push, repository, outbox, remote, refused, sent.notes) if push.has_card else {}
         try:
             commit = repository.commit(remote, uploaded, cards, deletions, push.message, push.description)
         except Exception as error:
@@ -95,6 +104,7 @@ def _commit(
             if not cards or not complaints:
                 raise
             refused += complaints
+            cards = _cards(push, repository, outbox, remote, refused, sent.notes)
         else:
             sent.size += sum(map(len, cards.values()))
             _remember(push, outbox, cards)
