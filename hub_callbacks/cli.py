@@ -6,6 +6,7 @@ outbox.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -17,6 +18,9 @@ from . import ledger
 from .outbox import Outbox
 from .settings import OUTBOX_NAME
 from .signals import Signals
+
+WATCH_EVERY = 5.0
+"""Seconds between two looks of `sync --watch`."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -94,12 +98,13 @@ def sync(
 ) -> None:
     """Sends what waits, from this machine or another one with a copy of the folder."""
     outboxes = [open_outbox(folder) for folder in folders]
-    while True:
-        for outbox in outboxes:
-            drain(outbox, patience, quiet=as_json)
-        if not watch:
-            break
-        time.sleep(5)
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            for outbox in outboxes:
+                drain(outbox, patience, quiet=as_json)
+            if not watch:
+                break
+            time.sleep(WATCH_EVERY)
     left = [row for outbox in outboxes for row in table_of(outbox) if row["waits"]]
     if as_json:
         typer.echo(json.dumps({"left": left}, ensure_ascii=False, indent=1))

@@ -43,12 +43,16 @@ class Companion:
         outbox: The outbox to send from.
         orders: What it is told.
         on_news: Called from another thread when the ledger has grown or the process has ended.
+
+    Attributes:
+        sent: Bytes that the push under way has sent so far.
     """
 
     def __init__(self, outbox: Outbox, orders: Orders, on_news: Callable[[], None]) -> None:
         self._outbox = outbox
         self._orders = orders
         self._on_news = on_news
+        self.sent = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._thread: _InThread | None = None
         self._lock = threading.Lock()
@@ -162,9 +166,12 @@ class Companion:
 
     def _listen(self, process: subprocess.Popen[bytes], news: IO[bytes]) -> None:
         with news:
-            for _ in iter(news.readline, b""):
-                self._on_news()
+            for line in iter(news.readline, b""):
+                self.sent = int(line.strip() or 0)
+                if not self.sent:
+                    self._on_news()
         status = process.wait()
+        self.sent = 0
         if status != STALLED:
             self._deaths.append(time.monotonic())
         if self._stopping or process is not self._process:

@@ -59,6 +59,14 @@ class Outbox:
         self.root.mkdir(parents=True, exist_ok=True)
         return FileLock(self.root / "drainer.lock")
 
+    def identity(self) -> tuple[int, int] | None:
+        """Device and inode of the lock's file: it changes when the folder is deleted and made anew."""
+        try:
+            stat = (self.root / "drainer.lock").stat()
+        except OSError:
+            return None
+        return stat.st_dev, stat.st_ino
+
     @contextlib.contextmanager
     def stage(self) -> Iterator[Path]:
         """A folder to put the files of a push into; removed at the end unless `submit` has taken it.

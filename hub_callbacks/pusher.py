@@ -65,6 +65,7 @@ class Pusher:
     _trouble: dict[str, str] = field(default_factory=dict)
     _failures: Counter[str] = field(default_factory=Counter)
     _asked_with: str | None = None
+    _turn: tuple[int, int] | None = None
 
     def run(self) -> None:
         """Sends until `signals` ends it. Waits for its turn where another process sends from this outbox."""
@@ -92,6 +93,7 @@ class Pusher:
         return None
 
     def _run(self) -> None:
+        self._turn = self.outbox.identity()
         self.outbox.sweep()
         for entry in self.outbox.ledger.all_entries():
             if entry.state == ledger.DONE and entry.place:
@@ -114,6 +116,10 @@ class Pusher:
         return [push for push in pushes if push.id not in self._refused]
 
     def _push_next(self) -> None:
+        if self.outbox.identity() != self._turn:
+            logger.warning("%s was deleted, or is another one now; it is left alone.", self.outbox.root)
+            self.signals.stop = True
+            return
         waiting = self._sendable(self._keep_house())
         if not waiting:
             self._wait_for_work()
@@ -222,7 +228,9 @@ class Pusher:
                 return None
             if self.signals.listen(1.0) and not attempt.done():
                 self._keep_house(busy=push.id)
-            if watch.is_stalled() and not attempt.done():
+            is_stalled = watch.is_stalled()
+            self.signals.sent(watch.sent)
+            if is_stalled and not attempt.done():
                 why = f"nothing has moved for {timeout:.0f} s, neither to the Hub nor from the disk"
                 self._record_waiting(push, why, 0)
                 self.signals.stalled(f"{push.message!r} stopped: {why}. It stays in the outbox.")

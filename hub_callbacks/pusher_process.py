@@ -6,7 +6,8 @@ It speaks with the training process over its standard input and output, a line e
   disk); `new` when a push was queued, `stop` to leave. The end of the input means that the training process
   is gone: the pusher goes on until the outbox is empty, nothing left can be sent, or `ORPHAN_SECONDS` are
   over.
-- out: a line each time the ledger has grown. What happened stands in the ledger alone.
+- out: an empty line each time the ledger has grown (what happened stands there alone), and about every second
+  a line with the bytes that the push under way has sent so far.
 """
 
 from __future__ import annotations
@@ -62,13 +63,20 @@ class _Told(Signals):
         """Nobody sets it."""
 
     def report(self) -> None:
-        with contextlib.suppress(OSError):  # nobody may listen any more
-            os.write(sys.stdout.fileno(), b"\n")
+        self._say(b"\n")
+
+    def sent(self, size: int) -> None:
+        self._say(b"%d\n" % size)
 
     def stalled(self, why: str) -> None:
         logger.warning(why)
         logging.shutdown()
         os._exit(STALLED)
+
+    @staticmethod
+    def _say(line: bytes) -> None:
+        with contextlib.suppress(OSError):  # nobody may listen any more
+            os.write(sys.stdout.fileno(), line)
 
     def _listen(self, lines: IO[bytes]) -> None:
         for line in iter(lines.readline, b""):

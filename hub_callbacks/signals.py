@@ -67,6 +67,9 @@ class Signals:
     def report(self) -> None:
         """The ledger has grown."""
 
+    def sent(self, size: int) -> None:
+        """The push under way has sent `size` bytes so far."""
+
     def stalled(self, why: str) -> None:
         """The attempt under way is dead, and only the end of the process ends it.
 

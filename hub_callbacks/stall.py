@@ -11,7 +11,6 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Hashable
 
 from .errors import HubSyncError
 
@@ -33,10 +32,14 @@ class StallWatch:
     Args:
         timeout: Seconds without a byte after which the process counts as stalled.
 
+    Attributes:
+        sent: Bytes that have reached the other side since, as far as they were seen.
+
     Without `/proc` nothing is ever stalled.
     """
 
     def __init__(self, timeout: float) -> None:
+        self.sent = 0
         self._timeout = timeout
         self._connections = _connections()
         self._read = _bytes_read()
@@ -44,25 +47,27 @@ class StallWatch:
 
     def is_stalled(self) -> bool:
         """To be asked every second or so."""
-        connections, read = _connections(), _bytes_read()
+        before = self._connections
+        self._connections, read = _connections(), _bytes_read()
+        self.sent += sum(sent - before.get(name, (0, 0))[0] for name, (sent, _) in self._connections.items())
         if read is None:
             return False
-        if connections != self._connections or read - (self._read or 0) > _MUCH_READ:
+        if self._connections != before or read - (self._read or 0) > _MUCH_READ:
             self._since = time.monotonic()
-        self._connections, self._read = connections, read
+        self._read = read
         return time.monotonic() - self._since > self._timeout
 
 
-def _connections() -> frozenset[Hashable]:
-    """Each connection of this process with the bytes that it has moved."""
-    found: set[Hashable] = set()
+def _connections() -> dict[str, tuple[int, int]]:
+    """Each connection of this process → bytes that have gone out over it and come in."""
+    found = {}
     with contextlib.suppress(OSError):
         for name in os.listdir("/proc/self/fd"):
             with contextlib.suppress(OSError, ValueError, struct.error):
                 inode = os.readlink(f"/proc/self/fd/{name}")
                 if inode.startswith("socket:"):
-                    found.add((inode, *_bytes_moved(int(name))))
-    return frozenset(found)
+                    found[inode] = _bytes_moved(int(name))
+    return found
 
 
 def _bytes_moved(descriptor: int) -> tuple[int, int]:

@@ -71,6 +71,7 @@ class HubSync:
         self._process = os.getpid()
         self._creation: str | None = None
         self._futures: dict[str, Future[CommitInfo]] = {}
+        self._sizes: dict[str, int] = {}
         self._states: dict[str, ledger.Entry] = {}
         self._ledger = ledger.Ledger(self.outbox.ledger.path)
         self._ledger.new_entries()  # what earlier runs wrote is not news
@@ -150,6 +151,7 @@ class HubSync:
             with self._news:  # no news of it may come before its future is known
                 push = self._queue(plan, card, readme, replacements or {}, description, target)
                 self._futures[push.id] = future
+                self._sizes[push.id] = push.size
         except Exception as error:
             self.lose(plan.message, error, future)
         else:
@@ -308,16 +310,29 @@ class HubSync:
             while True:
                 self._read_news()
                 bar.update(total - len(self._open()) - bar.n)
-                bar.set_postfix_str(f"{self._reporter.summary.size / 1e6:,.0f} MB")
+                bar.set_postfix_str(self._bytes())
                 arrived = self._outlook(self.settings.finish_timeout if timeout is None else timeout)
                 now = time.monotonic()
                 if arrived is not None or (timeout is not None and now - started > timeout):
                     return bool(arrived)
                 if not show and now - said > HEARTBEAT:
                     said = now
-                    logger.warning("Waiting for the Hub: %d of %d pushes are left.", len(self._open()), total)
+                    left, size = len(self._open()), self._bytes()
+                    logger.warning("Waiting for the Hub: %d of %d pushes are left, %s.", left, total, size)
                 with self._news:
                     self._news.wait(0.2 if timeout is None else min(0.2, timeout))
+
+    def _bytes(self) -> str:
+        """What has been sent of what there is, for people; what the Hub has already need not be sent."""
+        total = sent = 0
+        with self._news:
+            for push_id, size in self._sizes.items():
+                state = self._states[push_id].state if push_id in self._states else ledger.QUEUED
+                if state == ledger.DONE or state not in ledger.FINAL:
+                    total += size
+                    sent += size if state == ledger.DONE else 0
+        sent += sum(engine._companion.sent for engine in _engines_of(self.outbox.root))
+        return f"{sent / 1e6:,.0f} of {total / 1e6:,.0f} MB"
 
     def _outlook(self, patience: float) -> bool | None:
         """Whether all is on the Hub; `False` when waiting longer is no use, `None` when it is."""
@@ -378,7 +393,9 @@ class HubSync:
             return
         self._closed = True
         try:
-            if self._open():
+            if left := len(self._open()):
+                if grace is not None:
+                    logger.warning("%d pushes are not on the Hub yet; %.0f s more for what can be.", left, grace)
                 self._conclude(self.wait(grace))
         finally:
             self._companion.stop()

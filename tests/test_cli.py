@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 
@@ -11,9 +12,12 @@ from typer.testing import CliRunner
 
 from hub_callbacks.cli import app
 from hub_callbacks.localhub import Answer, Fault
+from hub_callbacks.manifest import Target
+from hub_callbacks.outbox import Outbox
 from hub_callbacks.plan import plan_save
 from hub_callbacks.settings import resolve
 from hub_callbacks.sync import HubSync
+from outboxes import put
 from runs import titles
 
 
@@ -78,6 +82,23 @@ def test_sync_as_json_lists_what_is_left(hub, waiting):
     assert result.exit_code == 1
     left = json.loads(result.output)["left"]
     assert [row["state"] for row in left] == ["refused", "refused"]
+
+
+def test_sync_watch_sends_what_comes_until_ctrl_c(api, repo, waiting):
+    code = "from hub_callbacks import cli; cli.WATCH_EVERY = 0.1; cli.main()"
+    watcher = subprocess.Popen(
+        [sys.executable, "-c", code, "sync", "--watch", str(waiting)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        while "step 2" not in (line := watcher.stdout.readline()):
+            assert line, "it has ended"
+        put(Outbox(waiting / "_hub_sync"), target=Target(f"local/{repo}"), message="step 3")
+        while "step 3" not in (line := watcher.stdout.readline()):
+            assert line, "it has ended"
+    finally:
+        watcher.send_signal(signal.SIGINT)
+        assert watcher.wait(timeout=60) == 0
+    assert titles(api, repo) == ["step 1", "step 2", "step 3"]
 
 
 def test_drop_takes_a_push_out(api, repo, waiting):

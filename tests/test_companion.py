@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from hub_callbacks.companion import RESTARTS
 from hub_callbacks.localhub import Fault, Hang
 from hub_callbacks.outbox import Outbox
 from hub_callbacks.signals import Orders
+from outboxes import put
 from savers import Run, assert_tells_the_truth, digests, expected, on_hub, wait_until
 
 
@@ -151,8 +154,27 @@ def test_a_slow_upload_is_not_taken_for_a_dead_one(hub, api, repo, tmp_path, upl
     with Run(tmp_path / repo, api, Orders(stall_timeout=4)) as run:
         run.sync.start()
         run.save(1, size=12_000_000)  # more than the buffers between the two take at once
+        wait_until(lambda: run.sync._companion.sent > 1_000_000)
+        assert re.fullmatch(r"([1-9]|[1-3]\d) of 36 MB", run.sync._bytes())
         assert run.sync.wait()
+        assert run.sync._bytes() == "36 of 36 MB"
         assert ledger.WAITING not in [entry.state for entry in run.sync.outbox.ledger.all_entries()]
+
+
+def test_an_outbox_that_was_deleted_and_made_anew_is_left_to_its_own_pusher(run, api, repo):
+    run.save(1)
+    assert run.sync.wait()
+    orphan = pusher_of(run)
+    assert run.sync._companion._process is not None
+    run.sync._companion._stopping = True  # as after the end of the training process: nobody starts it again
+    shutil.rmtree(run.sync.outbox.root)
+    outbox = Outbox(run.sync.outbox.root)
+    with outbox.lock():
+        put(outbox, target=run.sync.target)
+        os.write(run.sync._companion._process.stdin.fileno(), b"new\n")
+        wait_until(lambda: not is_running(orphan))
+        assert len(outbox.pending()) == 1
+    assert api.list_repo_commits(f"local/{repo}")[0].title == "step 1"
 
 
 def test_the_copy_in_a_forked_process_leaves_the_pusher_alone(run):
@@ -194,6 +216,7 @@ def test_the_log_is_bounded(tmp_path):
 SCRIPT = """
 import os, sys, time
 from pathlib import Path
+from outboxes import put
 from savers import Run
 from hub_callbacks.signals import Orders
 run = Run(Path(sys.argv[1]), None, Orders(longest_wait=0.2))

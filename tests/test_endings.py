@@ -109,6 +109,14 @@ def test_an_exception_in_training_stays_what_it_is_and_what_was_saved_arrives(hu
     assert on_hub(tmp_path, repo) == saved(tmp_path / repo, 4)
 
 
+def test_the_end_after_an_exception_says_what_it_waits_for(hub, api, repo, tmp_path):
+    with hub.inject(Fault("*", Answer(503))):
+        script = start(tmp_path / repo, "raise ZeroDivisionError('mine')")
+        _, err = script.communicate(timeout=120)
+    assert "pushes are not on the Hub yet; 15 s more" in err
+    assert f"hub-callbacks sync {tmp_path / repo}" in err
+
+
 def test_ctrl_c_reaches_the_training_and_not_the_pusher(hub, api, repo, tmp_path):
     script = start(tmp_path / repo, "os.killpg(0, signal.SIGINT); time.sleep(1)")
     _, err = script.communicate(timeout=120)
