@@ -28,11 +28,14 @@ def work_folder() -> Iterator[Path]:
 def hub_process(root: Path, megabytes_per_second: float | None = None) -> Iterator[None]:
     """An embedded Hub in its own process, in this process's environment. Enter it before importing the client.
 
+    It stands for another machine: it takes only the processor time that nobody here wants.
+
     Args:
-        megabytes_per_second: What all uploads together may send; a machine this small is else busy with the Hub.
+        megabytes_per_second: What all uploads together may send; `None` is no limit.
     """
     code = f"""if True:
-        import time
+        import os, time
+        os.nice(19)
         from hub_callbacks.localhub import LocalHub
         with LocalHub({str(root)!r}) as hub:
             hub.throttle({megabytes_per_second and megabytes_per_second * 1e6})

@@ -32,7 +32,8 @@ logger = logging.getLogger(__name__)
 
 ORPHAN_SECONDS = 3600.0
 """How long the pusher tries on after the training process is gone."""
-NICENESS = 5
+NICENESS = 10
+"""Of a core that training wants too it gets a tenth; with 19 it would starve where all cores are busy."""
 STALLED = 75
 """Exit status after an attempt that was dead (EX_TEMPFAIL of sysexits.h); the pusher is started again then."""
 LOG = "pusher.log"
