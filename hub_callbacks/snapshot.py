@@ -41,18 +41,22 @@ class Frozen:
         size: Bytes.
         mtime_ns: Time of modification in nanoseconds, for a file that is shared with its original (a hard
             link); `None` for one that cannot change.
+        inode: Number of the shared file. Under another one it is a copy of the outbox, which `cp`, `scp` and `tar`
+            give times of their own.
     """
 
     stored: str
     size: int
     mtime_ns: int | None = None
+    inode: int | None = None
 
     def is_intact(self, push_folder: Path) -> bool:
         try:
             stat = (push_folder / self.stored).stat()
         except OSError:
             return False
-        return stat.st_size == self.size and self.mtime_ns in (None, stat.st_mtime_ns)
+        is_copy = self.inode not in (None, stat.st_ino)
+        return stat.st_size == self.size and (is_copy or self.mtime_ns in (None, stat.st_mtime_ns))
 
 
 def freeze(source: Path, push_folder: Path, stored: str, copied: bool = False) -> Frozen:
@@ -82,7 +86,7 @@ def freeze(source: Path, push_folder: Path, stored: str, copied: bool = False) -
             raise
         shutil.copyfile(real, target)
         return Frozen(stored, target.stat().st_size)
-    return Frozen(stored, stat.st_size, stat.st_mtime_ns)
+    return Frozen(stored, stat.st_size, stat.st_mtime_ns, stat.st_ino)
 
 
 def _reflink(source: str, target: Path) -> bool:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,8 +17,9 @@ from hub_callbacks.cli import app
 from hub_callbacks.localhub import Answer, Fault
 from hub_callbacks.manifest import Target
 from hub_callbacks.outbox import Outbox
-from hub_callbacks.plan import plan_save
+from hub_callbacks.plan import MODEL, plan_save
 from hub_callbacks.settings import resolve
+from hub_callbacks.snapshot import COPY_BELOW
 from hub_callbacks.sync import HubSync
 from outboxes import put
 from runs import titles
@@ -63,11 +67,20 @@ def test_sync_sends_what_waits(api, repo, waiting):
 
 
 def test_sync_works_on_a_copy_of_the_outbox_somewhere_else(api, repo, waiting, tmp_path):
-    import shutil
-
-    shutil.copytree(waiting / "_hub_sync", tmp_path / "login-node" / "_hub_sync")
+    weights = waiting / "checkpoint-3/model.safetensors"
+    weights.parent.mkdir()
+    weights.write_bytes(os.urandom(COPY_BELOW + 1))
+    put(
+        Outbox(waiting / "_hub_sync"),
+        {MODEL: weights},
+        target=Target(f"local/{repo}"),
+        message="step 3",
+        keep=True,
+    )
+    # As cp, scp and tar do: the times are those of the copy.
+    shutil.copytree(waiting / "_hub_sync", tmp_path / "login-node" / "_hub_sync", copy_function=shutil.copyfile)
     assert call("sync", tmp_path / "login-node" / "_hub_sync").exit_code == 0
-    assert titles(api, repo) == ["step 1", "step 2"]
+    assert titles(api, repo) == ["step 1", "step 2", "step 3"]
 
 
 def test_sync_ends_when_nothing_works_and_says_so(hub, waiting):
@@ -89,12 +102,15 @@ def test_sync_watch_sends_what_comes_until_ctrl_c(api, repo, waiting):
     watcher = subprocess.Popen(
         [sys.executable, "-c", code, "sync", "--watch", str(waiting)], stdout=subprocess.PIPE, text=True
     )
+
+    def wait_for(message: str) -> None:
+        while not re.search(f"done +{message}", line := watcher.stdout.readline()):
+            assert line, "it has ended"
+
     try:
-        while "step 2" not in (line := watcher.stdout.readline()):
-            assert line, "it has ended"
+        wait_for("step 2")
         put(Outbox(waiting / "_hub_sync"), target=Target(f"local/{repo}"), message="step 3")
-        while "step 3" not in (line := watcher.stdout.readline()):
-            assert line, "it has ended"
+        wait_for("step 3")
     finally:
         watcher.send_signal(signal.SIGINT)
         assert watcher.wait(timeout=60) == 0
