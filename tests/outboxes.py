@@ -18,9 +18,9 @@ from pathlib import Path
 from outboxes import put
 from hub_callbacks.outbox import Outbox
 outbox = Outbox(Path(sys.argv[1]))
-print("ready", flush=True)
 while True:
     put(outbox, {f"checkpoint-{n}": b"x" * 5000 for n in range(20)})
+    print("one is there", flush=True)
 """
 """Submits pushes of 20 files until it is killed."""
 
