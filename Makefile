@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 VENV_OLDEST ?= .venv-oldest
 
-.PHONY: quickstart test test-slow test-oldest check benchmark clean
+.PHONY: quickstart test test-slow test-oldest check docs benchmark clean
 
 quickstart: $(VENV)/.installed
 	$(VENV)/bin/python examples/quickstart.py
@@ -14,6 +14,10 @@ test: $(VENV)/.installed
 
 check: $(VENV)/.installed
 	scripts/check $(VENV)
+
+# The API reference, into site/; the pages about tasks are in docs/.
+docs: $(VENV)/.installed
+	scripts/docs $(VENV)
 
 test-slow: $(VENV)/.installed
 	scripts/test $(VENV) -m slow
