@@ -1,4 +1,4 @@
-"""Users and their access tokens. Only hashes of tokens are stored."""
+"""Users, organisations and access tokens. Only hashes of tokens are stored."""
 
 from __future__ import annotations
 
@@ -8,32 +8,57 @@ import hashlib
 import re
 import secrets
 import threading
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from .durable import read_json, write_json
 from .errors import HubError
 
 Role = Literal["read", "write"]
 
+OrganizationRole = Literal["read", "write", "admin"]
+"""What a member may do in an organisation's repositories; all but "read" write."""
+
 ASK_FOR_PASSWORD = {"WWW-Authenticate": 'Basic realm="Hub: any user name, with a token as the password"'}
 """Response headers that make a browser or git ask its user."""
 
-_USER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+_RESERVED = {"api", "lfs", "xet", "models", "datasets", "spaces"}
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Who is calling, and with which rights."""
+    """Who is calling, and with which rights.
+
+    Args:
+        user: The user's name.
+        role: What the token allows.
+        token_name: How the token is called.
+        organizations: The user's organisations, with the role in each.
+    """
 
     user: str
     role: Role
     token_name: str
+    organizations: Mapping[str, OrganizationRole] = field(default_factory=dict)
+
+    def may_read(self, namespace: str) -> bool:
+        """Whether private and gated repositories of this user or organisation are open to the caller."""
+        return self.user.lower() == namespace.lower() or self._role_in(namespace) is not None
+
+    def may_write(self, namespace: str) -> bool:
+        """Whether the caller may change the repositories of this user or organisation, given the right token."""
+        return self.user.lower() == namespace.lower() or self._role_in(namespace) in ("write", "admin")
+
+    def _role_in(self, organization: str) -> OrganizationRole | None:
+        wanted = organization.lower()
+        return next((role for name, role in self.organizations.items() if name.lower() == wanted), None)
 
 
 class Accounts:
-    """The users of one hub, kept in one JSON file.
+    """The users and organisations of one hub, kept in one JSON file.
 
     Args:
         path: The file; it is made on the first change.
@@ -44,6 +69,7 @@ class Accounts:
         self._lock = threading.Lock()
         stored = read_json(path, {})
         self._users: dict[str, dict[str, Any]] = stored.get("users", {})
+        self._organizations: dict[str, dict[str, OrganizationRole]] = stored.get("organizations", {})
         self._tokens: dict[str, dict[str, str]] = stored.get("tokens", {})
         self._secret: str = stored.get("secret") or secrets.token_hex(32)
 
@@ -58,8 +84,21 @@ class Accounts:
         return bool(self._tokens)
 
     def canonical(self, name: str) -> str | None:
-        """The user's name as registered, found without regard to case."""
-        return next((user for user in self._users if user.lower() == name.lower()), None)
+        """A user's or an organisation's name as registered, found without regard to case."""
+        known = (*self._users, *self._organizations)
+        return next((found for found in known if found.lower() == name.lower()), None)
+
+    def is_user(self, name: str) -> bool:
+        """Whether this, as registered, is a user's name."""
+        return name in self._users
+
+    def members(self, organization: str) -> Mapping[str, OrganizationRole] | None:
+        """The members of an organisation with their roles; None where there is no such organisation."""
+        return self._organizations.get(self.canonical(organization) or "")
+
+    def organizations_of(self, user: str) -> dict[str, OrganizationRole]:
+        """The organisations that a user is a member of, with the role in each."""
+        return {name: members[user] for name, members in self._organizations.items() if user in members}
 
     def add_user(self, name: str) -> None:
         """Registers a user.
@@ -67,14 +106,30 @@ class Accounts:
         Raises:
             ValueError: The name is taken or cannot be a namespace.
         """
-        if not _USER_NAME.fullmatch(name):
-            raise ValueError(
-                f"{name!r} cannot be a user name: use letters, digits, '.', '_' and '-'. Nothing was changed."
-            )
         with self._lock:
-            if self.canonical(name) is not None:
-                raise ValueError(f"A user called {name!r} already exists. Nothing was changed.")
+            self._check_free(name)
             self._users[name] = {}
+            self._save()
+
+    def add_organization(self, name: str, members: Mapping[str, OrganizationRole]) -> None:
+        """Registers an organisation.
+
+        Args:
+            name: The first part of its repositories' ids.
+            members: Users and what each of them may do.
+
+        Raises:
+            ValueError: The name is taken or cannot be a namespace; a member is no user, or a role none.
+        """
+        with self._lock:
+            self._check_free(name)
+            known: dict[str, OrganizationRole] = {}
+            for user, role in members.items():
+                if role not in get_args(OrganizationRole):
+                    allowed = ", ".join(map(repr, get_args(OrganizationRole)))
+                    raise ValueError(f"A member's role is one of {allowed}, not {role!r}. Nothing was changed.")
+                known[self._registered_user(user)] = role
+            self._organizations[name] = known
             self._save()
 
     def add_token(self, user: str, role: Role = "write") -> str:
@@ -87,9 +142,7 @@ class Accounts:
             raise ValueError(f"A token's role is 'read' or 'write', not {role!r}. Nothing was changed.")
         token = "hf_" + secrets.token_urlsafe(26).replace("-", "x").replace("_", "y")
         with self._lock:
-            owner = self.canonical(user)
-            if owner is None:
-                raise ValueError(f"There is no user called {user!r}; add the user first. Nothing was changed.")
+            owner = self._registered_user(user)
             name = f"{role}-{len(self._tokens) + 1}"
             self._tokens[_digest(token)] = {"user": owner, "role": role, "name": name}
             self._save()
@@ -114,10 +167,31 @@ class Accounts:
             headers = ASK_FOR_PASSWORD if is_password else None
             raise HubError(401, "Invalid credentials in Authorization header", headers=headers)
         role: Role = "write" if entry["role"] == "write" and not is_password else "read"
-        return Identity(entry["user"], role, entry["name"])
+        return Identity(entry["user"], role, entry["name"], self.organizations_of(entry["user"]))
+
+    def _registered_user(self, name: str) -> str:
+        found = self.canonical(name)
+        if found is None or not self.is_user(found):
+            raise ValueError(f"There is no user called {name!r}; add the user first. Nothing was changed.")
+        return found
+
+    def _check_free(self, name: str) -> None:
+        if not _NAME.fullmatch(name) or name.lower() in _RESERVED:
+            raise ValueError(
+                f"{name!r} cannot be the name of a user or an organisation: use letters, digits, '.', '_' and "
+                f"'-', and none of {', '.join(sorted(_RESERVED))}. Nothing was changed."
+            )
+        if self.canonical(name) is not None:
+            raise ValueError(f"A user or an organisation called {name!r} already exists. Nothing was changed.")
 
     def _save(self) -> None:
-        write_json(self._path, {"users": self._users, "tokens": self._tokens, "secret": self._secret})
+        stored = {
+            "users": self._users,
+            "organizations": self._organizations,
+            "tokens": self._tokens,
+            "secret": self._secret,
+        }
+        write_json(self._path, stored, private=True)
 
 
 def _password(credentials: str) -> str:

@@ -26,9 +26,16 @@ def publish(source: Path, target: Path) -> None:
     sync_file(target.parent)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Replaces a JSON file in one step."""
+def write_json(path: Path, value: Any, private: bool = False) -> None:
+    """Replaces a JSON file in one step.
+
+    Args:
+        path: Where.
+        value: What.
+        private: Whether nobody but this user of the machine may read it.
+    """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    temporary.touch(0o600 if private else 0o666)
     temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")
     publish(temporary, path)
 

@@ -182,12 +182,12 @@ def check_writer(viewer: Identity | None, namespace: str) -> None:
         raise HubError(401, "Invalid username or password.")
     if viewer.role != "write":
         raise forbidden("Your token has read rights only; use a token with write rights")
-    if viewer.user.lower() != namespace.lower():
+    if not viewer.may_write(namespace):
         raise forbidden(f'You don\'t have the rights to create or change repos under the namespace "{namespace}"')
 
 
 def _visible(repo: Repo, viewer: Identity | None) -> bool:
-    return not repo.private or (viewer is not None and viewer.user.lower() == repo.owner.lower())
+    return not repo.private or (viewer is not None and viewer.may_read(repo.owner))
 
 
 def _facts(repo: Repo) -> dict[str, Any]:

@@ -30,26 +30,6 @@ _GIT_ATTRIBUTES = "".join(f"{name} filter=lfs diff=lfs merge=lfs -text\n" for na
 _BASIC_FIELDS = ("_id", "id", "modelId")
 
 
-def whoami(call: Call) -> Response:
-    if call.viewer is None:
-        raise HubError(401, "Invalid username or password.")
-    user = call.viewer.user
-    token = {"displayName": call.viewer.token_name, "role": call.viewer.role}
-    return ok(
-        {
-            "type": "user",
-            "id": user,
-            "name": user,
-            "fullname": user,
-            "email": f"{user}@users.noreply.localhost",
-            "emailVerified": True,
-            "isPro": False,
-            "orgs": [],
-            "auth": {"type": "access_token", "accessToken": token},
-        }
-    )
-
-
 def create_repo(call: Call) -> Response:
     wanted = call.json()
     kind = wanted.get("type") or "model"
@@ -58,7 +38,7 @@ def create_repo(call: Call) -> Response:
     owner = wanted.get("organization") or (call.viewer.user if call.viewer else "")
     check_writer(call.viewer, owner)
     assert call.viewer is not None
-    repo_id = f"{call.viewer.user}/{wanted['name']}"
+    repo_id = f"{call.hub.accounts.canonical(owner)}/{wanted['name']}"
     repo = Repo(kind, repo_id, Path(), private=_private(wanted) or False)
     try:
         repo = call.hub.registry.create(repo, {".gitattributes": _GIT_ATTRIBUTES.encode()}, call.viewer.user)
@@ -86,7 +66,9 @@ def move_repo(call: Call) -> Response:
     target = str(wanted.get("toRepo"))
     if target.count("/") != 1:
         raise bad_request(f"Invalid repo name: {target}")
-    check_writer(call.viewer, target.split("/")[0])
+    owner, name = target.split("/")
+    check_writer(call.viewer, owner)
+    target = f"{call.hub.accounts.canonical(owner)}/{name}"
     try:
         repo = call.hub.registry.move(repo, target)
     except HubError as error:
@@ -121,8 +103,8 @@ def auth_check_write(call: Call) -> Response:
 
 
 def check_gate(call: Call, repo: Repo) -> None:
-    """Raises: HubError: `GatedRepo` where only the owner may read files."""
-    if not repo.gated or (call.viewer is not None and call.viewer.user.lower() == repo.owner.lower()):
+    """Raises: HubError: `GatedRepo` where only its owner, or the members of that organisation, may read files."""
+    if not repo.gated or (call.viewer is not None and call.viewer.may_read(repo.owner)):
         return
     status = 401 if call.viewer is None else 403
     message = f"Access to {repo.type} {repo.id} is restricted and you are not in the authorized list."

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from . import cards, cas, clone, commits, discussions, history, lfs, pages, repos, resolve
+from . import cards, cas, clone, commits, discussions, history, lfs, pages, people, repos, resolve
 from .web import Route, route
 
 _API = "/api/{kind}/{repo}"
 
 ROUTES: tuple[Route, ...] = (
-    route("GET", "/api/whoami-v2", repos.whoami),
+    # People
+    route("GET", "/api/whoami-v2", people.whoami),
+    route("GET", "/api/users/(?P<name>[^/]+)/overview", people.user_overview),
+    route("GET", "/api/organizations/(?P<name>[^/]+)/overview", people.organization_overview),
+    route("GET", "/api/organizations/(?P<name>[^/]+)/members", people.organization_members),
+    # Repositories
     route("POST", "/api/validate-yaml", cards.validate_yaml),
     route("POST", "/api/repos/create", repos.create_repo),
     route("DELETE", "/api/repos/delete", repos.delete_repo),

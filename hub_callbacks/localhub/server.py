@@ -9,6 +9,7 @@ import socket
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -17,7 +18,7 @@ from filelock import FileLock, Timeout
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from . import gitstore
-from .accounts import Accounts, Role
+from .accounts import Accounts, OrganizationRole, Role
 from .app import App
 from .cas import make_token
 from .content import ContentStore
@@ -107,6 +108,19 @@ class LocalHub:
             ValueError: There is no such user or role.
         """
         return self._now.accounts.add_token(user, role)
+
+    def add_organization(self, name: str, members: Mapping[str, OrganizationRole]) -> None:
+        """Registers an organisation, in whose name its members create repositories.
+
+        Args:
+            name: The first part of its repositories' ids.
+            members: Users and what they may do there: "read" its private repositories, or "write"; "admin" is the
+                same as "write" on this hub.
+
+        Raises:
+            ValueError: The name is taken or not possible; a member is no user, or a role none.
+        """
+        self._now.accounts.add_organization(name, members)
 
     def inject(self, fault: Fault) -> Injection:
         """Brings a fault into action; it ends with its `clear()`, or with its `with` block."""

@@ -112,7 +112,7 @@ def test_a_hub_that_is_not_running_says_so() -> None:
 def test_users_and_roles_are_checked(hub: LocalHub) -> None:
     with pytest.raises(ValueError, match="already exists"):
         hub.add_user("LOCAL")
-    with pytest.raises(ValueError, match="cannot be a user name"):
+    with pytest.raises(ValueError, match="cannot be the name"):
         hub.add_user("a/b")
     with pytest.raises(ValueError, match="no user called"):
         hub.add_token("nobody")
