@@ -37,7 +37,7 @@ class App:
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._threads = CapacityLimiter(_THREADS)
-        # Other handlers wait for the Xet service when they unpack a file, so its threads are its own.
+        # Other handlers wait for the Xet service when they unpack a file, so reading from it has its own threads.
         self._xet_threads = CapacityLimiter(_THREADS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -70,7 +70,8 @@ class App:
         handler, parts = (found[0].handler, found[1]) if found else (not_found, {})
         kind: BodyKind = found[0].body if found else "memory"
         is_xet = path.startswith("/xet/")
-        threads = self._xet_threads if is_xet else self._threads
+        # Also for addresses that are not there, which hf_xet tries first.
+        threads = self._xet_threads if is_xet and request.method == "GET" else self._threads
         # The Xet service has tokens of its own.
         authorization = None if is_xet else request.headers.get("authorization")
         viewer = self._hub.accounts.identify(authorization)

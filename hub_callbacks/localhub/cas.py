@@ -1,6 +1,7 @@
 """Handlers of the Xet protocol, through which hf_xet stores and reads files: https://huggingface.co/docs/xet/api
 
-The service lies under `/xet`. Tokens for it come from the hub's `xet-write-token` and `xet-read-token`.
+The service lies under `/xet/{generation}`, an address that changes when content is deleted. Tokens for it come
+from the hub's `xet-write-token` and `xet-read-token`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from .errors import HubError, bad_request
 from .gitstore import open_repo, resolve
 from .ranges import byte_range
 from .web import Call, ok, stream
-from .xet import Segment, XetStore
+from .xet import XetStore
+from .xet_format import Segment
 
 TOKEN_LIFETIME = 3600
 """Seconds for which a token, or the address of a xorb, is valid."""
@@ -34,7 +36,7 @@ def xet_token(call: Call) -> Response:
         resolve(open_repo(repo.path), revision)
     if importlib.util.find_spec("hf_xet") is None:
         raise HubError(501, "This hub runs without hf_xet; set HF_HUB_DISABLE_XET=1 in the client")
-    url = f"{call.endpoint}/xet"
+    url = f"{call.endpoint}/xet/{call.hub.content.xet.generation}"
     token, expiry = make_token(call.hub.accounts.secret, access)
     headers = {
         "X-Xet-Cas-Url": url,
@@ -68,9 +70,11 @@ def put_shard(call: Call) -> Response:
     if call.upload is None or call.upload.sha256 is None:
         raise bad_request("The shard is empty")
     try:
-        call.hub.content.xet.put_shard(call.upload.path, call.upload.sha256)
+        files = call.hub.content.xet.put_shard(call.upload.path, call.upload.sha256)
     except ValueError as error:
         raise bad_request(f"The shard cannot be used: {error}") from error
+    for file in files:
+        call.hub.housekeeper.move_to_xet(file.sha256)  # as its content may have come by LFS before
     return ok({"result": 1})
 
 
@@ -108,7 +112,7 @@ def reconstruction(call: Call) -> Response:
         fetches[xorb] = [
             {
                 "range": {"start": first, "end": last},
-                "url": f"{call.endpoint}/xet/xorbs/{xorb}?token={token}",
+                "url": f"{call.endpoint}/xet/{call.args['service']}/xorbs/{xorb}?token={token}",
                 "url_range": {"start": stored[first], "end": stored[last] - 1},
             }
             for first, last in _merged((term.start, term.end) for term in terms if term.xorb == xorb)

@@ -6,7 +6,7 @@ import base64
 import binascii
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import pygit2
 from starlette.responses import Response
 
-from . import gitstore
+from . import gitlfs, gitrefs, gitstore, gitwrite
 from .discussions import new_pull_request, pull_request_of
 from .errors import HubError, bad_request, entry_not_found, revision_not_found
 from .registry import Repo, check_writer
@@ -68,23 +68,29 @@ def commit(call: Call) -> Response:
     check_may_upload(call, repo, revision)
     assert call.viewer is not None and call.upload is not None
     git = gitstore.open_repo(repo.path)
-    if gitstore.branch_ref(git, revision) is None:
+    if gitrefs.branch_ref(git, revision) is None:
         raise revision_not_found(revision)
-    wanted = _read(call, git, call.upload.path)
+    with call.hub.content.claims.holding() as claim:
+        return _commit(call, repo, git, _read(call, git, call.upload.path, claim))
+
+
+def _commit(call: Call, repo: Repo, git: pygit2.Repository, wanted: _Wanted) -> Response:
+    revision = call.args["revision"]
+    assert call.viewer is not None
     with call.hub.registry.lock(repo):
         if not repo.path.is_dir():
             raise HubError(404, "Repository not found", "RepoNotFound")
-        ref = gitstore.branch_ref(git, revision)
+        ref = gitrefs.branch_ref(git, revision)
         if ref is None:
             raise revision_not_found(revision)
         parent = git.references[ref].peel(pygit2.Commit)
         if wanted.parent and not (len(wanted.parent) >= 7 and str(parent.id).startswith(wanted.parent)):
-            raise gitstore.stale_parent()
+            raise gitwrite.stale_parent()
         wanted.check_deletions(git, parent)
         number = None
         if call.flag("create_pr"):
             number, ref = new_pull_request(call, repo, wanted.title, wanted.description, str(parent.id), revision)
-        oid = gitstore.commit(git, ref, parent, wanted.edits, call.viewer.user, wanted.message)
+        oid = gitwrite.commit(git, ref, parent, wanted.edits, call.viewer.user, wanted.message)
     answer: dict[str, Any] = {
         "success": True,
         "commitOid": oid,
@@ -129,7 +135,7 @@ class _Wanted:
                 raise error
 
 
-def _read(call: Call, git: pygit2.Repository, body: Path) -> _Wanted:
+def _read(call: Call, git: pygit2.Repository, body: Path, claim: Callable[[str], None]) -> _Wanted:
     """Reads the NDJSON line by line, so that only one file is in memory at a time."""
     wanted: _Wanted | None = None
     for key, value in _lines(body):
@@ -142,11 +148,11 @@ def _read(call: Call, git: pygit2.Repository, body: Path) -> _Wanted:
             continue
         if wanted is None:
             raise bad_request("A commit starts with its header")
-        path = gitstore.check_path(str(value.get("path") or "").rstrip("/"))
+        path = gitwrite.check_path(str(value.get("path") or "").rstrip("/"))
         if key == "file":
             wanted.put(path, str(git.create_blob(_content(value))))
         elif key == "lfsFile":
-            wanted.put(path, str(git.create_blob(_pointer(call, path, value))))
+            wanted.put(path, str(git.create_blob(_pointer(call, path, value, claim))))
         elif key in ("deletedFile", "deletedFolder", "deletedEntry"):
             wanted.delete(path)
         else:
@@ -178,17 +184,17 @@ def _content(value: dict[str, Any]) -> bytes:
         raise bad_request(f"The content of {value.get('path')} is no valid base64") from error
 
 
-def _pointer(call: Call, path: str, value: dict[str, Any]) -> bytes:
+def _pointer(call: Call, path: str, value: dict[str, Any], claim: Callable[[str], None]) -> bytes:
     """Copies name no size, so it comes from the stored content."""
     sha256 = str(value.get("oid"))
-    claimed = value.get("size")
-    size = call.hub.content.confirm(sha256, None if claimed is None else int(claimed))
-    if size is None:
+    claim(sha256)
+    size = call.hub.content.size(sha256)
+    if size is None or value.get("size") not in (None, size):
         raise bad_request(
             "Your push was rejected because an LFS pointer pointed to a file that does not exist. "
             f"Offending file: {path} (sha256 {sha256})"
         )
-    return gitstore.pointer(sha256, size)
+    return gitlfs.pointer(sha256, size)
 
 
 def _is_lfs(git: pygit2.Repository, at: pygit2.Commit, path: str) -> bool:

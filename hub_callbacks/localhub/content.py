@@ -1,16 +1,25 @@
-"""Large files by sha256, wherever their bytes lie: in the LFS folder or in the Xet store."""
+"""Large files by sha256, wherever their bytes lie: in the LFS folder or in the Xet store.
+
+What comes by LFS is moved into the Xet store in the background, where hf_xet is there to do it.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
-from collections.abc import Iterator
+import threading
+import uuid
+from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import IO
 
+from .claims import Claims
 from .durable import publish
 from .xet import Connect, XetStore
 
 CHUNK_SIZE = 1 << 20
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class ContentStore:
@@ -24,28 +33,22 @@ class ContentStore:
     def __init__(self, root: Path, connect: Connect) -> None:
         self._objects = root / "lfs"
         self._parts = root / "parts"
+        self._packing = root / "packing"
+        self._moving = threading.Lock()
         self.xet = XetStore(root / "xet", connect)
-        for folder in (self._objects, self._parts):
+        self.claims = Claims()
+        shutil.rmtree(self._packing, ignore_errors=True)
+        for folder in (self._objects, self._parts, self._packing):
             folder.mkdir(parents=True, exist_ok=True)
 
     def size(self, sha256: str) -> int | None:
         """Size in bytes, or None where the content is missing."""
         path = self._path(sha256)
-        if path.is_file():
-            return path.stat().st_size
-        found = self.xet.find(sha256)
-        return found.size if found else None
-
-    def confirm(self, sha256: str, size: int | None) -> int | None:
-        """Like `size`, but None also where the bytes are not what their name says.
-
-        Afterwards the content is safely on the disk, so that a commit may name it.
-        """
-        path = self._path(sha256)
-        if path.is_file():
-            actual = path.stat().st_size
-            return actual if size is None or size == actual else None
-        return self.size(sha256) if self.xet.verify(sha256, size) else None
+        try:
+            return path.stat().st_size if path else None
+        except FileNotFoundError:
+            found = self.xet.find(sha256)
+            return found.size if found else None
 
     def xet_hash(self, sha256: str) -> str | None:
         """The Xet hash of content that the Xet store holds."""
@@ -53,13 +56,64 @@ class ContentStore:
         return found.hash if found else None
 
     def read(self, sha256: str, start: int, end: int) -> Iterator[bytes]:
-        """The bytes from `start` up to, not including, `end`."""
-        path = self._path(sha256)
-        return read_file(path, start, end) if path.is_file() else self.xet.read(sha256, start, end)
+        """The bytes from `start` up to, not including, `end`.
+
+        Raises:
+            KeyError: The content is not here.
+        """
+        try:
+            if (path := self._path(sha256)) is None:
+                raise KeyError(sha256)
+            return _slice(path.open("rb"), start, end)
+        except FileNotFoundError:
+            found = self.xet.find(sha256)
+            if found is None:
+                raise KeyError(sha256) from None
+            return self.xet.read(found, start, end)
 
     def put(self, upload: Path, sha256: str) -> None:
         """Takes in a received file whose hash was already checked."""
-        publish(upload, self._path(sha256))
+        path = self._path(sha256)
+        assert path is not None
+        publish(upload, path)
+
+    def move_to_xet(self, sha256: str) -> None:
+        """Moves a file that came by LFS into the Xet store; readers do not notice.
+
+        Raises:
+            RuntimeError: It was stopped.
+        """
+        path = self._path(sha256)
+        with self._moving:
+            if path is None or not path.is_file():
+                return
+            work = self._packing / uuid.uuid4().hex
+            work.mkdir()
+            try:
+                if self.xet.find(sha256) is None:
+                    self.xet.pack(path, work)
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
+            if self.xet.find(sha256) is not None:
+                path.unlink()
+
+    def lfs_files(self, before: float | None = None) -> list[str]:
+        """What lies in the LFS folder, and came before a time in Unix seconds."""
+        files = [path for path in self._objects.glob("*/*/*") if _SHA256.fullmatch(path.name)]
+        return [path.name for path in files if before is None or path.stat().st_mtime < before]
+
+    def remove(self, sha256s: Collection[str], needed: Collection[str]) -> None:
+        """Deletes content for good.
+
+        Args:
+            sha256s: What is to be deleted.
+            needed: What of it is kept; commits add to it until the claims' lock is held.
+        """
+        with self._moving, self.claims.lock:
+            doomed = [sha256 for sha256 in sha256s if sha256 not in needed]
+            for path in filter(None, map(self._path, doomed)):
+                path.unlink(missing_ok=True)
+            self.xet.remove(doomed)
 
     # Multipart uploads
 
@@ -88,7 +142,16 @@ class ContentStore:
         """Forgets a multipart upload."""
         shutil.rmtree(self._parts / upload_id, ignore_errors=True)
 
-    def _path(self, sha256: str) -> Path:
+    def drop_old_parts(self, before: float) -> None:
+        """Forgets multipart uploads of which nothing came since a time in Unix seconds."""
+        for folder in self._parts.iterdir():
+            if folder.stat().st_mtime < before:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _path(self, sha256: str) -> Path | None:
+        """None for what is no sha256, so that no name leads out of the folder."""
+        if not _SHA256.fullmatch(sha256):
+            return None
         return self._objects / sha256[:2] / sha256[2:4] / sha256
 
     def _part(self, upload_id: str, number: int) -> Path:
@@ -97,7 +160,11 @@ class ContentStore:
 
 def read_file(path: Path, start: int, end: int) -> Iterator[bytes]:
     """A slice of a file, chunk by chunk."""
-    with path.open("rb") as file:
+    return _slice(path.open("rb"), start, end)
+
+
+def _slice(file: IO[bytes], start: int, end: int) -> Iterator[bytes]:
+    with file:
         file.seek(start)
         while start < end and (chunk := file.read(min(CHUNK_SIZE, end - start))):
             start += len(chunk)

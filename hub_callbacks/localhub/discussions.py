@@ -12,7 +12,7 @@ from typing import Any
 import pygit2
 from starlette.responses import Response
 
-from . import gitstore
+from . import gitrefs, gitstore, gitwrite
 from .errors import HubError, bad_request
 from .registry import Repo, check_writer
 from .web import Call, ok
@@ -47,7 +47,7 @@ def new_pull_request(
     """
     number = _open(call, repo, title, description, f"refs/heads/{base}")
     ref = f"refs/pr/{number}"
-    gitstore.create_ref(gitstore.open_repo(repo.path), ref, start)
+    gitrefs.create_ref(gitstore.open_repo(repo.path), ref, start)
     return number, ref
 
 
@@ -128,7 +128,7 @@ def merge_pull_request(call: Call) -> Response:
         item = dict(_find(call, call.hub.registry.refresh(repo)))
         if not item["isPullRequest"] or item["status"] not in ("open", "draft"):
             raise bad_request("Only an open pull request can be merged")
-        oid = gitstore.merge(
+        oid = gitwrite.merge(
             gitstore.open_repo(repo.path),
             item["changes"]["base"],
             f"refs/pr/{item['num']}",
@@ -145,7 +145,7 @@ def merge_pull_request(call: Call) -> Response:
 def _open(call: Call, repo: Repo, title: str, description: str, base: str | None) -> int:
     repo = call.hub.registry.refresh(repo)
     assert call.viewer is not None
-    refs = gitstore.list_refs(gitstore.open_repo(repo.path), "refs/pr/")
+    refs = gitrefs.list_refs(gitstore.open_repo(repo.path), "refs/pr/")
     taken = [int(name) for name, _ in refs] + [int(item["num"]) for item in repo.discussions]
     item: dict[str, Any] = {
         "num": max(taken, default=0) + 1,

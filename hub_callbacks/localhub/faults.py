@@ -18,7 +18,7 @@ from typing import Any
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .routes import OPERATIONS, find_route
+from .routes import OPERATIONS, OWN_XET_SERVICE, find_route
 
 _POLL = 0.02
 
@@ -183,6 +183,9 @@ class Trouble:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["raw_path"].decode("ascii", "replace")
+        if path.startswith(f"{OWN_XET_SERVICE}/"):
+            await self._app(scope, receive, send)
+            return
         found = find_route(scope["method"], path)
         operation = found[0].operation if found else None
         status: int | None = None

@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from . import gitstore
+from . import gitlfs, gitrefs, gitstore, gitwrite
 from .errors import bad_request
 from .repos import describe_file
 from .web import Call, ok, page_response, paginate
@@ -63,7 +63,7 @@ def refs(call: Call) -> Response:
     def under(prefix: str) -> list[dict[str, str]]:
         return [
             {"name": name, "ref": f"{prefix}{name}", "targetCommit": oid}
-            for name, oid in gitstore.list_refs(git, prefix)
+            for name, oid in gitrefs.list_refs(git, prefix)
         ]
 
     answer = {"branches": under("refs/heads/"), "tags": under("refs/tags/"), "converts": []}
@@ -76,14 +76,14 @@ def create_branch(call: Call) -> Response:
     repo = call.writable_repo()
     with call.hub.registry.lock(repo):
         start = call.json().get("startingPoint") or gitstore.DEFAULT_BRANCH
-        gitstore.create_branch(gitstore.open_repo(repo.path), call.args["branch"], str(start))
+        gitrefs.create_branch(gitstore.open_repo(repo.path), call.args["branch"], str(start))
     return ok()
 
 
 def delete_branch(call: Call) -> Response:
     repo = call.writable_repo()
     with call.hub.registry.lock(repo):
-        gitstore.delete_branch(gitstore.open_repo(repo.path), call.args["branch"])
+        gitrefs.delete_branch(gitstore.open_repo(repo.path), call.args["branch"])
     return ok()
 
 
@@ -92,7 +92,7 @@ def create_tag(call: Call) -> Response:
     wanted = call.json()
     assert call.viewer is not None
     with call.hub.registry.lock(repo):
-        gitstore.create_tag(
+        gitrefs.create_tag(
             gitstore.open_repo(repo.path),
             str(wanted.get("tag") or ""),
             call.args["revision"],
@@ -105,7 +105,7 @@ def create_tag(call: Call) -> Response:
 def delete_tag(call: Call) -> Response:
     repo = call.writable_repo()
     with call.hub.registry.lock(repo):
-        gitstore.delete_tag(gitstore.open_repo(repo.path), call.args["tag"])
+        gitrefs.delete_tag(gitstore.open_repo(repo.path), call.args["tag"])
     return ok()
 
 
@@ -117,7 +117,7 @@ def super_squash(call: Call) -> Response:
     with call.hub.registry.lock(repo):
         gitstore.resolve(git, f"refs/heads/{branch}")
         message = str(call.json().get("message") or f"Super-squash branch '{branch}'")
-        gitstore.squash(git, branch, call.viewer.user, message)
+        gitwrite.squash(git, branch, call.viewer.user, message)
     return ok()
 
 
@@ -132,7 +132,7 @@ def lfs_files(call: Call) -> Response:
             "ref": ref,
             "size": entry.lfs.size,
         }
-        for entry, note, ref in gitstore.all_lfs_files(git)
+        for entry, note, ref in gitlfs.all_lfs_files(git)
         if entry.lfs
     ]
     page = paginate(call, iter(rows), _PAGE_SIZE)
@@ -146,8 +146,12 @@ def delete_lfs_files(call: Call) -> Response:
         raise bad_request('"deletions.sha" must be an array')
     if not deletions.get("rewriteHistory", True):
         raise bad_request("This hub removes large files only together with their history (rewriteHistory)")
+    blobs = set(map(str, deletions["sha"]))
+    git = gitstore.open_repo(repo.path)
+    sha256s = gitlfs.sha256s(git, blobs)
     with call.hub.registry.lock(repo):
-        gitstore.remove_everywhere(gitstore.open_repo(repo.path), set(map(str, deletions["sha"])))
+        gitlfs.remove_everywhere(git, blobs)
+    call.hub.housekeeper.collect(sha256s)
     return ok()
 
 

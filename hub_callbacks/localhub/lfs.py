@@ -16,7 +16,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from . import gitstore
+from . import gitlfs, gitstore
 from .errors import HubError, bad_request, forbidden
 from .ranges import byte_range
 from .registry import check_writer
@@ -64,6 +64,7 @@ def lfs_put(call: Call) -> Response:
             f"expected were {size} bytes. Nothing was stored; upload it again."
         )
     call.hub.content.put(upload.path, sha256)
+    call.hub.housekeeper.move_to_xet(sha256)
     return Response(headers={"ETag": f'"{upload.sha256}"'})
 
 
@@ -88,6 +89,7 @@ def lfs_complete(call: Call) -> Response:
         call.hub.content.put(temporary, sha256)
     finally:
         temporary.unlink(missing_ok=True)
+    call.hub.housekeeper.move_to_xet(sha256)
     call.hub.content.drop_parts(upload_id)
     return ok({"oid": sha256})
 
@@ -119,7 +121,7 @@ def _instructions(call: Call, item: dict[str, Any], transfer: str) -> dict[str, 
     answer: dict[str, Any] = {"oid": sha256, "size": size}
     if not _SHA256.fullmatch(sha256):
         return {**answer, "error": {"code": 422, "message": f"{sha256} is no sha256"}}
-    if transfer == "xet" or call.hub.content.confirm(sha256, size) is not None:
+    if transfer == "xet" or call.hub.content.size(sha256) == size:
         return answer
     upload_id = uuid.uuid4().hex
     query = _right(call, sha256, size, upload_id)
@@ -145,7 +147,7 @@ def _downloads(call: Call, objects: list[dict[str, Any]]) -> list[dict[str, Any]
     repo = readable_repo(call)
     missing = {str(item.get("oid")) for item in objects}
     found: dict[str, int] = {}
-    for entry, _, _ in gitstore.all_lfs_files(gitstore.open_repo(repo.path)):
+    for entry, _, _ in gitlfs.all_lfs_files(gitstore.open_repo(repo.path)):
         if not missing:
             break
         if entry.lfs and entry.lfs.sha256 in missing:

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pygit2
 from starlette.responses import RedirectResponse, Response
 
-from . import gitstore
+from . import gitrefs, gitstore
 from .accounts import ASK_FOR_PASSWORD
 from .cards import card_data
 from .changes import changes, count_changes
@@ -74,7 +74,7 @@ class View:
         """The names of branches, tags and pull requests, under headings; main comes first."""
         found = []
         for title, prefix, shown in _REFS:
-            names = [f"{shown}{name}" for name, _ in gitstore.list_refs(self.git, prefix)]
+            names = [f"{shown}{name}" for name, _ in gitrefs.list_refs(self.git, prefix)]
             if names:
                 found.append((title, sorted(names, key=lambda name: name != gitstore.DEFAULT_BRANCH)))
         return found

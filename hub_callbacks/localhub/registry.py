@@ -6,6 +6,7 @@ in `hub.json` beside git's files. Making, moving and deleting one is therefore a
 
 from __future__ import annotations
 
+import builtins
 import re
 import shutil
 import threading
@@ -16,7 +17,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from . import gitstore
+from . import gitstore, gitwrite
 from .accounts import Identity
 from .durable import read_json, sync_file, write_json
 from .errors import HubError, Moved, bad_request, forbidden, repo_not_found
@@ -79,6 +80,11 @@ class Registry:
             and _visible(repo, viewer)
         ]
 
+    def all(self) -> builtins.list[Repo]:
+        """All repositories, whoever may see them."""
+        with self._lock:
+            return [*self._repos.values()]
+
     def get(self, kind: str, repo_id: str, viewer: Identity | None) -> Repo:
         """A repository that the viewer may see.
 
@@ -114,7 +120,7 @@ class Registry:
         """
         self._check_free(repo.type, repo.id)
         staging = self._trash / f"new-{uuid.uuid4().hex}"
-        gitstore.create(staging, author, files)
+        gitwrite.create(staging, author, files)
         repo = replace(repo, path=self._path(repo.type, repo.id), created_at=gitstore.iso_date(time.time()))
         write_json(staging / _FACTS, _facts(repo))
         with self._lock:

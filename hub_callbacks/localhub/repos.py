@@ -9,7 +9,7 @@ from typing import Any
 import pygit2
 from starlette.responses import JSONResponse, Response
 
-from . import gitstore
+from . import gitlfs, gitstore
 from .accounts import ASK_FOR_PASSWORD
 from .cards import card_data, card_tags
 from .errors import HubError, bad_request
@@ -54,8 +54,10 @@ def delete_repo(call: Call) -> Response:
     wanted = call.json()
     owner = wanted.get("organization") or (call.viewer.user if call.viewer else "")
     repo_id = f"{owner}/{wanted.get('name')}"
-    registry = call.hub.registry
-    registry.delete(registry.writable(wanted.get("type") or "model", repo_id, call.viewer))
+    repo = call.hub.registry.writable(wanted.get("type") or "model", repo_id, call.viewer)
+    sha256s = gitlfs.all_sha256s(gitstore.open_repo(repo.path))
+    call.hub.registry.delete(repo)
+    call.hub.housekeeper.collect(sha256s)
     return ok()
 
 

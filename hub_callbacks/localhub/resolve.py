@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import mimetypes
-from collections.abc import Iterator
 from urllib.parse import quote
 
 from starlette.responses import Response
@@ -52,9 +51,10 @@ def resolve(call: Call) -> Response:
         return Response(status_code=status, headers=headers)
     if entry.lfs is None:
         return Response(gitstore.read(git, entry.oid)[start:end], status_code=status, headers=headers)
-    if call.hub.content.size(entry.lfs.sha256) is None:
-        raise HubError(404, f"The content of {entry.path} is not on this hub", "EntryNotFound")
-    chunks: Iterator[bytes] = call.hub.content.read(entry.lfs.sha256, start, end)
+    try:
+        chunks = call.hub.content.read(entry.lfs.sha256, start, end)
+    except KeyError:
+        raise HubError(404, f"The content of {entry.path} is not on this hub", "EntryNotFound") from None
     return stream(call, chunks, status, headers)
 
 

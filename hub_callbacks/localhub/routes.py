@@ -5,6 +5,9 @@ from __future__ import annotations
 from . import cards, cas, clone, commits, discussions, history, lfs, pages, people, repos, resolve
 from .web import Route, route
 
+OWN_XET_SERVICE = "/xet/own"
+"""Where the hub itself reads; neither logged nor in trouble."""
+
 _API = "/api/{kind}/{repo}"
 
 ROUTES: tuple[Route, ...] = (
@@ -30,10 +33,10 @@ ROUTES: tuple[Route, ...] = (
     route("POST", "/lfs/{sha256}/complete", lfs.lfs_complete),
     route("POST", "/lfs/{sha256}/verify", lfs.lfs_verify),
     route("POST", f"{_API}/lfs-files/duplicate", lfs.lfs_duplicate),
-    route("POST", "/xet/v1/xorbs/[^/]+/{hash}", cas.put_xorb, "xet_put", body="file"),
-    route("POST", "/xet(?:/v1)?/shards", cas.put_shard, "xet_put", body="hashed"),
-    route("GET", "/xet/v1/reconstructions/{hash}", cas.reconstruction, "xet_get"),
-    route("GET", "/xet/xorbs/{hash}", cas.get_xorb, "xet_get"),
+    route("POST", "/xet/{service}/v1/xorbs/[^/]+/{hash}", cas.put_xorb, "xet_put", body="file"),
+    route("POST", "/xet/{service}(?:/v1)?/shards", cas.put_shard, "xet_put", body="hashed"),
+    route("GET", "/xet/{service}/v1/reconstructions/{hash}", cas.reconstruction, "xet_get"),
+    route("GET", "/xet/{service}/xorbs/{hash}", cas.get_xorb, "xet_get"),
     # Reading
     route("GET|HEAD", "/{prefix}{repo}/(?:resolve|raw)/{revision}/{path}", resolve.resolve),
     route("GET", f"{_API}/tree/{{revision}}(?:/{{path}})?", history.tree),

@@ -23,7 +23,9 @@ from .app import App
 from .cas import make_token
 from .content import ContentStore
 from .faults import Fault, Injection, Seen, Trouble
+from .housekeeping import Housekeeper
 from .registry import Registry
+from .routes import OWN_XET_SERVICE
 from .web import Hub
 
 DEFAULT_USER = "local"
@@ -228,7 +230,9 @@ class _Running:
         if self.accounts.canonical(DEFAULT_USER) is None:
             self.accounts.add_user(DEFAULT_USER)
         content = ContentStore(self.root, lambda: self._own_xet_service(host))
-        hub = Hub(self.accounts, Registry(self.root), content, tmp, lfs_part_size)
+        registry = Registry(self.root)
+        self.housekeeper = Housekeeper(registry, content)
+        hub = Hub(self.accounts, registry, content, self.housekeeper, tmp, lfs_part_size)
         self.trouble = Trouble(App(hub))
         self._server = uvicorn.Server(_config(self.trouble))
         self._thread = threading.Thread(target=self._run, name="localhub", daemon=True)
@@ -237,9 +241,11 @@ class _Running:
             if not self._thread.is_alive():
                 raise RuntimeError("The hub could not start; its log says why.")
             time.sleep(0.005)
+        self.housekeeper.start()
 
     def stop(self) -> None:
         self.trouble.clear()
+        self.housekeeper.stop()
         self._server.should_exit = True
         self._thread.join()
         self._socket.close()
@@ -250,7 +256,7 @@ class _Running:
     def _own_xet_service(self, host: str) -> tuple[str, str, int]:
         reachable = {"0.0.0.0": _LOOPBACK, "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
         token, expiry = make_token(self.accounts.secret, "read")
-        return f"http://{reachable}:{self.port}/xet", token, expiry
+        return f"http://{reachable}:{self.port}{OWN_XET_SERVICE}", token, expiry
 
     def _run(self) -> None:
         self._server.run(sockets=[self._socket])

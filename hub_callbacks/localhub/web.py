@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from .accounts import Accounts, Identity
 from .content import ContentStore
 from .errors import bad_request
+from .housekeeping import Housekeeper
 from .registry import Registry, Repo
 
 BodyKind = Literal["memory", "file", "hashed"]
@@ -29,6 +30,7 @@ class Hub:
     accounts: Accounts
     registry: Registry
     content: ContentStore
+    housekeeper: Housekeeper
     tmp: Path
     lfs_part_size: int
 

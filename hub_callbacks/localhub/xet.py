@@ -1,64 +1,40 @@
-"""The Xet store: xorbs (blocks of compressed chunks) and shards (which chunks make up which file).
+"""The Xet store: xorbs (blocks of compressed chunks), and an index that says which chunks make up which file.
 
-Both arrive from hf_xet clients through the handlers in `cas`. Only what is needed to serve them again is read
-here: the file section of shards, and the headers of chunks. The formats:
-https://huggingface.co/docs/xet/shard and https://huggingface.co/docs/xet/xorb
+Both arrive from hf_xet clients through the handlers in `cas`. Packing and unpacking is hf_xet's work.
+
+    xorbs/ab/abcd...    as they came
+    index/....json      the files of one shard
+    generation          changes when bytes are freed
 """
 
 from __future__ import annotations
 
 import hashlib
-import mmap
-import struct
+import os
+import secrets
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import lru_cache
-from itertools import accumulate
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from .durable import publish
-
-_ROW_SIZE = 48
-_BOOKEND = b"\xff" * 32
-_HAS_VERIFICATION = 1 << 31
-_HAS_METADATA = 1 << 30
-_CHUNK_HEADER_SIZE = 8
+from .durable import publish, read_json, write_json
+from .xet_format import Segment, XetFile, XorbLayout, read_layout, read_shard
 
 Connect = Callable[[], "tuple[str, str, int]"]
 """Gives the address of this hub's own Xet service, a token for it and when that ends (Unix seconds)."""
 
+_MEMORY = 64_000_000
+"""Bytes that hf_xet may keep ready while a file is read."""
 
-@dataclass(frozen=True)
-class Segment:
-    """A run of chunks of one xorb; `size` is its unpacked length in bytes, `end` is exclusive."""
-
-    xorb: str
-    size: int
-    start: int
-    end: int
-
-
-@dataclass(frozen=True)
-class XetFile:
-    """A file in the store, put together from segments."""
-
-    hash: str
-    sha256: str | None
-    segments: tuple[Segment, ...]
-
-    @property
-    def size(self) -> int:
-        return sum(segment.size for segment in self.segments)
-
-
-@dataclass(frozen=True)
-class XorbLayout:
-    """Where each chunk starts: in the stored xorb and, unpacked, in its content. One more than chunks."""
-
-    stored: tuple[int, ...]
-    unpacked: tuple[int, ...]
+_LIMITS = {
+    "reconstruction.download_buffer_size": _MEMORY,
+    "reconstruction.download_buffer_perfile_size": _MEMORY,
+    "reconstruction.download_buffer_limit": 4 * _MEMORY,
+    "reconstruction.min_prefetch_buffer": _MEMORY,
+    "reconstruction.min_reconstruction_fetch_size": _MEMORY,
+    "reconstruction.max_reconstruction_fetch_size": _MEMORY,
+}
 
 
 class XetStore:
@@ -66,22 +42,31 @@ class XetStore:
 
     Args:
         root: The store's folder; made where missing.
-        connect: How this hub reaches its own service, as unpacking is hf_xet's work.
+        connect: How this hub reaches its own service.
     """
 
     def __init__(self, root: Path, connect: Connect) -> None:
-        self._shards = root / "shards"
+        self._index = root / "index"
         self._xorbs = root / "xorbs"
+        self._generation_file = root / "generation"
         self._connect = connect
         self._lock = threading.Lock()
         self._by_hash: dict[str, XetFile] = {}
         self._by_sha256: dict[str, XetFile] = {}
-        self._verified: set[str] = set()
-        self._session: Any = None
-        for folder in (self._shards, self._xorbs):
+        self._shards: dict[str, list[XetFile]] = {}
+        self._own_session: Any = None
+        self._own_upload: Any = None
+        for folder in (self._index, self._xorbs):
             folder.mkdir(parents=True, exist_ok=True)
-        for shard in self._shards.glob("*.mdb"):
-            self._index(shard)
+        for path in self._index.glob("*.json"):
+            self._remember(path.stem, [_file(row) for row in read_json(path, [])])
+        self.generation: str = read_json(self._generation_file, "")
+        """Part of the service's address. Clients remember by address which chunks are there already and do not
+        send them again; so when chunks are deleted, the address changes."""
+        if not self.generation:
+            self._begin_generation()
+
+    # Xorbs
 
     def xorb(self, xorb_hash: str) -> Path:
         """Where a xorb lies."""
@@ -94,24 +79,42 @@ class XetStore:
             Whether it is new.
         """
         target = self.xorb(xorb_hash)
-        is_new = not target.is_file()
-        if is_new:
+        try:
+            os.utime(target)
+        except FileNotFoundError:
             publish(upload, target)
-        return is_new
+            return True
+        return False
 
-    def put_shard(self, upload: Path, name: str) -> None:
-        """Takes a shard in, under a name made from its content.
+    def layout(self, xorb_hash: str) -> XorbLayout:
+        """Where the chunks of a xorb lie."""
+        return read_layout(self.xorb(xorb_hash))
+
+    # Files
+
+    def put_shard(self, upload: Path, name: str) -> list[XetFile]:
+        """Takes in the files of a shard, under a name made from its content.
+
+        What the client says about a file is not believed: its sha256 is computed from the content.
+
+        Returns:
+            The files as they are.
 
         Raises:
-            ValueError: It is broken, or names a xorb that is not here.
+            ValueError: The shard is broken, or names chunks that are not here.
         """
-        for file in read_shard(upload):
-            for segment in file.segments:
-                if not self.xorb(segment.xorb).is_file():
-                    raise ValueError(f"the xorb {segment.xorb} is missing")
-        target = self._shards / f"{name}.mdb"
-        publish(upload, target)
-        self._index(target)
+        files = read_shard(upload)
+        for segment in (segment for file in files for segment in file.segments):
+            if not self._has(segment):
+                raise ValueError(f"chunks {segment.start} to {segment.end} of the xorb {segment.xorb} are missing")
+        checked = [self._checked(file) for file in files]
+        with self._lock:
+            if not all(self.xorb(segment.xorb).is_file() for file in checked for segment in file.segments):
+                raise ValueError("chunks of it were deleted meanwhile")
+            if checked:
+                write_json(self._index / f"{name}.json", [asdict(file) for file in checked])
+                self._remember(name, checked)
+        return checked
 
     def by_hash(self, xet_hash: str) -> XetFile | None:
         return self._by_hash.get(xet_hash)
@@ -120,94 +123,148 @@ class XetStore:
         """The file with this content."""
         return self._by_sha256.get(sha256)
 
-    def layout(self, xorb_hash: str) -> XorbLayout:
-        """Where the chunks of a xorb lie."""
-        return _layout(self.xorb(xorb_hash))
+    def all_sha256s(self, before: float) -> list[str]:
+        """The files that came before a time in Unix seconds."""
+        with self._lock:
+            shards = dict(self._shards)
+        old = [files for name, files in shards.items() if _is_older(self._index / f"{name}.json", before)]
+        return [file.sha256 for files in old for file in files]
 
-    def verify(self, sha256: str, size: int | None = None) -> bool:
-        """Whether the store's content really has this sha256, which the client only claimed."""
-        found = self.find(sha256)
-        if found is None or (size is not None and size != found.size):
-            return False
-        if sha256 not in self._verified:
-            digest = hashlib.sha256()
-            for chunk in self.read(sha256, 0, found.size):
-                digest.update(chunk)
-            if digest.hexdigest() != sha256:
-                return False
-            self._verified.add(sha256)
-        return True
-
-    def read(self, sha256: str, start: int, end: int) -> Iterator[bytes]:
-        """The bytes from `start` up to, not including, `end`.
-
-        Raises:
-            KeyError: The content is not here.
-        """
+    def read(self, file: XetFile, start: int, end: int) -> Iterator[bytes]:
+        """The bytes from `start` up to, not including, `end`."""
         import hf_xet
 
-        found = self._by_sha256[sha256]
         if start >= end:
             return
-        with self._lock:
-            if self._session is None:
-                self._session = hf_xet.XetSession()
         endpoint, token, expiry = self._connect()
-        group = self._session.new_download_stream_group(
+        group = self._session().new_download_stream_group(
             endpoint=endpoint, token=token, token_expiry_unix_secs=expiry
         )
-        yield from group.download_stream(hf_xet.XetFileInfo(found.hash, found.size), start=start, end=end)
+        yield from group.download_stream(hf_xet.XetFileInfo(file.hash, file.size), start=start, end=end)
 
-    def _index(self, shard: Path) -> None:
+    def pack(self, path: Path, work: Path) -> None:
+        """Takes in a file that came in one piece.
+
+        Args:
+            path: The file.
+            work: An empty folder for the time being.
+
+        Raises:
+            RuntimeError: It was stopped by `abandon`.
+        """
+        upload = self._own_upload = self._session().new_upload_commit(endpoint=f"local://{work}")
+        try:
+            with upload:
+                upload.start_upload_file(str(path))
+        finally:
+            self._own_upload = None
+        for shard in work.rglob("*.mdb"):
+            new = [file for file in read_shard(shard) if self.by_hash(file.hash) is None]
+            for xorb in {segment.xorb for file in new for segment in file.segments}:
+                if (packed := next(work.rglob(f"*.{xorb}"), None)) is not None:
+                    self.put_xorb(packed, xorb)
+            if new:
+                self.put_shard(shard, shard.stem)
+
+    def abandon(self) -> None:
+        """Stops `pack`, wherever it is."""
+        if (upload := self._own_upload) is not None:
+            upload.abort()
+
+    # Deleting
+
+    def remove(self, sha256s: Collection[str]) -> None:
+        """Deletes files, and the xorbs that no other file needs."""
         with self._lock:
-            for file in read_shard(shard):
-                self._by_hash[file.hash] = file
-                if file.sha256:
-                    self._by_sha256[file.sha256] = file
+            doomed = [file for file in map(self._by_sha256.get, sha256s) if file]
+            if not doomed:
+                return
+            hashes = {file.hash for file in doomed}
+            for name, files in list(self._shards.items()):
+                left = [file for file in files if file.hash not in hashes]
+                if len(left) < len(files):
+                    self._replace(name, left)
+            for file in doomed:
+                self._by_hash.pop(file.hash, None)
+                self._by_sha256.pop(file.sha256, None)
+            self._begin_generation()
+            for xorb in {segment.xorb for file in doomed for segment in file.segments} - self._needed_xorbs():
+                self.xorb(xorb).unlink(missing_ok=True)
+
+    def remove_leftovers(self, before: float) -> None:
+        """Deletes xorbs that no file needs and that came before a time in Unix seconds."""
+        with self._lock:
+            needed = self._needed_xorbs()
+            leftovers = [
+                path for path in self._xorbs.glob("*/*") if path.name not in needed and _is_older(path, before)
+            ]
+            if leftovers:
+                self._begin_generation()
+            for path in leftovers:
+                path.unlink(missing_ok=True)
+
+    def _has(self, segment: Segment) -> bool:
+        try:
+            return self.xorb(segment.xorb).is_file() and self.layout(segment.xorb).has(segment)
+        except (OSError, ValueError):
+            return False
+
+    def _checked(self, file: XetFile) -> XetFile:
+        if (known := self._by_hash.get(file.hash)) is not None:
+            return known
+        # Under a name of its own, as nobody may read it by its hash before it is checked.
+        unchecked = replace(file, hash=secrets.token_hex(32))
+        self._by_hash[unchecked.hash] = unchecked
+        try:
+            digest = hashlib.sha256()
+            for chunk in self.read(unchecked, 0, file.size):
+                digest.update(chunk)
+        except RuntimeError as error:
+            raise ValueError(f"a file of it cannot be read: {error}") from error
+        finally:
+            del self._by_hash[unchecked.hash]
+        return replace(file, sha256=digest.hexdigest())
+
+    def _needed_xorbs(self) -> set[str]:
+        return {segment.xorb for files in self._shards.values() for file in files for segment in file.segments}
+
+    def _remember(self, name: str, files: list[XetFile]) -> None:
+        self._shards[name] = files
+        for file in files:
+            self._by_hash[file.hash] = file
+            self._by_sha256[file.sha256] = file
+
+    def _replace(self, name: str, files: list[XetFile]) -> None:
+        path = self._index / f"{name}.json"
+        if files:
+            write_json(path, [asdict(file) for file in files])
+            self._shards[name] = files
+        else:
+            path.unlink(missing_ok=True)
+            del self._shards[name]
+
+    def _begin_generation(self) -> None:
+        self.generation = secrets.token_hex(8)
+        write_json(self._generation_file, self.generation)
+
+    def _session(self) -> Any:
+        import hf_xet
+
+        with self._lock:
+            if self._own_session is None:
+                config = hf_xet.XetConfig()
+                for name, value in _LIMITS.items():
+                    config = config.with_config(name, value)
+                self._own_session = hf_xet.XetSession(config)
+            return self._own_session
 
 
-def read_shard(path: Path) -> list[XetFile]:
-    """The files that a shard describes.
+def _file(row: dict[str, Any]) -> XetFile:
+    return XetFile(row["hash"], row["sha256"], tuple(Segment(**segment) for segment in row["segments"]))
 
-    Raises:
-        ValueError: It is broken.
-    """
-    data = path.read_bytes()
-    files = []
-    offset = _ROW_SIZE
+
+def _is_older(path: Path, seconds: float) -> bool:
     try:
-        while data[offset : offset + 32] != _BOOKEND:
-            file_hash = _hex(data[offset : offset + 32])
-            flags, count = struct.unpack_from("<II", data, offset + 32)
-            rows = [offset + _ROW_SIZE * (index + 1) for index in range(count)]
-            segments = tuple(
-                Segment(_hex(data[row : row + 32]), *struct.unpack_from("<III", data, row + 36)) for row in rows
-            )
-            offset += _ROW_SIZE * (1 + count * (2 if flags & _HAS_VERIFICATION else 1))
-            sha256 = None
-            if flags & _HAS_METADATA:
-                sha256 = _hex(data[offset : offset + 32])
-                offset += _ROW_SIZE
-            files.append(XetFile(file_hash, sha256, segments))
-    except struct.error as error:
-        raise ValueError("the shard ends too early") from error
-    return files
-
-
-@lru_cache(maxsize=256)
-def _layout(path: Path) -> XorbLayout:
-    stored, unpacked = [], []
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        offset = 0
-        # A footer, which some clients add, starts with the letters XETBLOB instead of version 0.
-        while offset + _CHUNK_HEADER_SIZE <= len(data) and data[offset] == 0:
-            packed = int.from_bytes(data[offset + 1 : offset + 4], "little")
-            stored.append(_CHUNK_HEADER_SIZE + packed)
-            unpacked.append(int.from_bytes(data[offset + 5 : offset + 8], "little"))
-            offset += stored[-1]
-    return XorbLayout(tuple(accumulate(stored, initial=0)), tuple(accumulate(unpacked, initial=0)))
-
-
-def _hex(raw: bytes) -> str:
-    """Hashes are written as four little-endian words."""
-    return "".join(f"{word:016x}" for word in struct.unpack("<4Q", raw))
+        return path.stat().st_mtime < seconds
+    except FileNotFoundError:
+        return False

@@ -158,7 +158,7 @@ def test_an_upload_link_cannot_be_made_up(hub: LocalHub) -> None:
 
 def test_the_xet_service_wants_a_token_of_the_hub(hub: LocalHub, api: HfApi, model: str, token: str) -> None:
     api.upload_file(path_or_fileobj=os.urandom(5000), path_in_repo="w.bin", repo_id=model)
-    url = f"{hub.endpoint}/xet/v1/reconstructions/{xet_hash(hub, model, 'w.bin')}"
+    url = f"{hub.endpoint}/xet/any/v1/reconstructions/{xet_hash(hub, model, 'w.bin')}"
     for wrong in ("none", "read.99999999999.00", token):
         assert get_session().get(url, headers={"authorization": f"Bearer {wrong}"}).status_code == 401
 
