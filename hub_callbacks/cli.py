@@ -188,7 +188,11 @@ def serve(
     except ImportError as error:
         typer.echo(f"The embedded Hub needs its extra: pip install 'hub_callbacks[local]' ({error})", err=True)
         raise typer.Exit(2) from None
-    run(root, port, host)
+    try:
+        run(root, port, host)
+    except (RuntimeError, OSError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
 
 
 def _line(entry: ledger.Entry) -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import parse_qs, unquote
 
@@ -55,8 +54,10 @@ class App:
         try:
             return await self._handle(request, path)
         except HubError as error:
+            await _drain(request)
             return refusal(error)
         except Moved as moved:
+            await _drain(request)
             query = f"?{request.url.query}" if request.url.query else ""
             return RedirectResponse(path.replace(moved.old_id, moved.new_id, 1) + query, status_code=307)
         except ClientDisconnect:
@@ -69,49 +70,44 @@ class App:
         found = find_route(request.method, path)
         handler, parts = (found[0].handler, found[1]) if found else (not_found, {})
         kind: BodyKind = found[0].body if found else "memory"
+        admission = found[0].admission if found else None
         is_xet = path.startswith("/xet/")
         # Also for addresses that are not there, which hf_xet tries first.
         threads = self._xet_threads if is_xet and request.method == "GET" else self._threads
         # The Xet service has tokens of its own.
         authorization = None if is_xet else request.headers.get("authorization")
         viewer = self._hub.accounts.identify(authorization)
-        async with self._body(request, kind, threads) as (body, upload):
-            call = Call(
-                hub=self._hub,
-                method=request.method,
-                path=path,
-                args={name: unquote(value) for name, value in parts.items()},
-                query=parse_qs(request.url.query, keep_blank_values=True),
-                headers={name.lower(): value for name, value in request.headers.items()},
-                endpoint=f"{request.url.scheme}://{request.headers.get('host', request.url.netloc)}",
-                viewer=viewer,
-                threads=threads,
-                body=body,
-                upload=upload,
-            )
+        call = Call(
+            hub=self._hub,
+            method=request.method,
+            path=path,
+            args={name: unquote(value) for name, value in parts.items()},
+            query=parse_qs(request.url.query, keep_blank_values=True),
+            headers={name.lower(): value for name, value in request.headers.items()},
+            endpoint=f"{request.url.scheme}://{request.headers.get('host', request.url.netloc)}",
+            viewer=viewer,
+            threads=threads,
+        )
+        if admission is None:
+            call = replace(call, body=await _read_small(request))
             return await to_thread.run_sync(handler, call, limiter=threads)
-
-    @asynccontextmanager
-    async def _body(
-        self, request: Request, kind: BodyKind, threads: CapacityLimiter
-    ) -> AsyncIterator[tuple[bytes, Upload | None]]:
-        if kind == "memory":
-            yield await _read_small(request), None
-            return
-        path = self._hub.tmp / f"body-{uuid.uuid4().hex}"
+        limit = await to_thread.run_sync(admission, call, limiter=threads)
+        spooled = self._hub.tmp / f"body-{uuid.uuid4().hex}"
         try:
-            yield b"", await _spool(request, path, kind == "hashed", threads)
+            upload = await _spool(request, spooled, limit, kind == "hashed", threads)
+            return await to_thread.run_sync(handler, replace(call, upload=upload), limiter=threads)
         finally:
-            path.unlink(missing_ok=True)
+            spooled.unlink(missing_ok=True)
 
 
 def refusal(error: HubError) -> Response:
     """A refusal as the Hub words it: in the body and in headers."""
-    text = error.message.encode("latin-1", "replace").decode("latin-1")
-    headers = {**error.headers, "X-Error-Message": " ".join(text.split())}
+    message = error.message.encode(errors="replace").decode()
+    line = "".join(letter if letter.isprintable() else " " for letter in message)
+    headers = {**error.headers, "X-Error-Message": line.encode("latin-1", "replace").decode("latin-1").strip()}
     if error.code:
         headers["X-Error-Code"] = error.code
-    return JSONResponse({"error": error.message, **error.extra}, error.status, headers)
+    return JSONResponse({"error": message, **error.extra}, error.status, headers)
 
 
 async def _read_small(request: Request) -> bytes:
@@ -123,7 +119,19 @@ async def _read_small(request: Request) -> bytes:
     return bytes(body)
 
 
-async def _spool(request: Request, path: Path, hashed: bool, threads: CapacityLimiter) -> Upload:
+async def _drain(request: Request) -> None:
+    """Takes what is left of a short body, as not every client reads an answer while it is still sending."""
+    size = 0
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > _MAX_BODY_IN_MEMORY:
+                return
+    except (ClientDisconnect, RuntimeError):
+        return
+
+
+async def _spool(request: Request, path: Path, limit: int, hashed: bool, threads: CapacityLimiter) -> Upload:
     """Streams a body to a file; memory holds one piece of about a megabyte."""
     digest = hashlib.sha256()
     size = 0
@@ -137,6 +145,8 @@ async def _spool(request: Request, path: Path, hashed: bool, threads: CapacityLi
         pending = bytearray()
         async for chunk in request.stream():
             pending += chunk
+            if size + len(pending) > limit:
+                raise HubError(413, f"This request may have at most {limit} bytes. Nothing was stored.")
             if len(pending) >= _WRITE_SIZE:
                 await to_thread.run_sync(write, bytes(pending), limiter=threads)
                 size += len(pending)

@@ -38,6 +38,11 @@ def advertise_refs(call: Call) -> Response:
     return Response(content, headers=_headers("advertisement"))
 
 
+def admit(call: Call) -> int:
+    readable_repo(call)
+    return _MAX_REQUEST
+
+
 def upload_pack(call: Call) -> Response:
     """The objects that the client lacks, packed while they are sent."""
     assert call.upload is not None

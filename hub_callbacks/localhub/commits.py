@@ -21,6 +21,8 @@ from .registry import Repo, check_writer
 from .web import Call, ok
 
 _LARGEST_REGULAR_FILE = 10 * 1024 * 1024
+_MAX_LINE = _LARGEST_REGULAR_FILE * 4 // 3 + 64 * 1024
+_MAX_COMMIT = 16 * 1024**3
 _MAX_PREUPLOAD_FILES = 256
 
 
@@ -50,6 +52,8 @@ def preupload(call: Call) -> Response:
     rules = wanted.get("gitIgnore")
     if rules is None:
         rules = (gitstore.read_path(git, at, ".gitignore") or b"").decode("utf-8", "replace")
+    if not all(isinstance(file, dict) and "path" in file for file in files):
+        raise bad_request('each of "files" must have a "path"')
     paths = [str(file["path"]) for file in files]
     ignored = _ignored(str(rules), paths, call.hub.tmp)
     rows = []
@@ -60,6 +64,11 @@ def preupload(call: Call) -> Response:
         row = {"path": path, "uploadMode": "lfs" if large else "regular", "shouldIgnore": path in ignored}
         rows.append({**row, "oid": oid} if oid else row)
     return ok({"files": rows, "commitOid": str(at.id)})
+
+
+def admit_commit(call: Call) -> int:
+    check_may_upload(call, call.repo(), call.args["revision"])
+    return _MAX_COMMIT
 
 
 def commit(call: Call) -> Response:
@@ -141,10 +150,10 @@ def _read(call: Call, git: pygit2.Repository, body: Path, claim: Callable[[str],
     for key, value in _lines(body):
         if key == "header":
             parent = value.get("parentCommit")
-            title = str(value.get("summary") or "").strip()
+            title = _text(value.get("summary"))
             if not title:
                 raise bad_request("A commit needs a summary")
-            wanted = _Wanted(title, str(value.get("description") or "").strip(), parent and str(parent))
+            wanted = _Wanted(title, _text(value.get("description")), parent and str(parent))
             continue
         if wanted is None:
             raise bad_request("A commit starts with its header")
@@ -162,26 +171,41 @@ def _read(call: Call, git: pygit2.Repository, body: Path, claim: Callable[[str],
     return wanted
 
 
+def _text(value: Any) -> str:
+    """What people wrote; halves of characters, which JSON can hold and git cannot, become question marks."""
+    return str(value or "").strip().encode(errors="replace").decode()
+
+
 def _lines(body: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     with body.open("rb") as file:
-        for line in file:
+        while line := file.readline(_MAX_LINE):
+            if len(line) == _MAX_LINE:
+                raise _too_large()
             if not line.strip():
                 continue
             try:
                 item = json.loads(line)
                 yield str(item["key"]), dict(item["value"])
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 raise bad_request("A commit's body must be lines of JSON with key and value") from error
 
 
 def _content(value: dict[str, Any]) -> bytes:
     text = str(value.get("content") or "")
-    if value.get("encoding") != "base64":
-        return text.encode()
     try:
-        return base64.b64decode(text, validate=True)
-    except binascii.Error as error:
-        raise bad_request(f"The content of {value.get('path')} is no valid base64") from error
+        content = base64.b64decode(text, validate=True) if value.get("encoding") == "base64" else text.encode()
+    except (binascii.Error, UnicodeEncodeError) as error:
+        raise bad_request(f"The content of {value.get('path')} is no valid base64 or text") from error
+    if len(content) > _LARGEST_REGULAR_FILE:
+        raise _too_large()
+    return content
+
+
+def _too_large() -> HubError:
+    return bad_request(
+        "Your push was rejected because it contains files larger than 10 MiB. "
+        "Please use https://git-lfs.github.com/ to store large files."
+    )
 
 
 def _pointer(call: Call, path: str, value: dict[str, Any], claim: Callable[[str], None]) -> bytes:

@@ -73,7 +73,7 @@ def create_discussion(call: Call) -> Response:
 def list_discussions(call: Call) -> Response:
     repo = call.repo()
     found = [item for item in reversed(repo.discussions) if _matches(call, item)]
-    start = int(call.param("p") or 0) * _PAGE_SIZE
+    start = call.number("p") * _PAGE_SIZE
     rows = [_summary(repo, item) for item in found[start : start + _PAGE_SIZE]]
     return ok({"discussions": rows, "count": len(found), "start": start})
 

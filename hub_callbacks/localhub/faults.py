@@ -10,6 +10,7 @@ import asyncio
 import re
 import socket
 import threading
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -21,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from .routes import OPERATIONS, OWN_XET_SERVICE, find_route
 
 _POLL = 0.02
+_LONGEST_LOG = 100_000
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ class Trouble:
 
     def __init__(self, app: ASGIApp) -> None:
         self.connections = Connections()
-        self.seen: list[Seen] = []
+        self.seen: deque[Seen] = deque(maxlen=_LONGEST_LOG)
         self.bytes_per_second: float | None = None
         self._app = app
         self._injections: list[Injection] = []
@@ -172,7 +174,7 @@ class Trouble:
 
     def inject(self, fault: Fault) -> Injection:
         injection = Injection(fault)
-        self._injections.append(injection)
+        self._injections = [*(item for item in self._injections if not item.cleared), injection]
         return injection
 
     def clear(self) -> None:

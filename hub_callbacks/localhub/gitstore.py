@@ -75,7 +75,10 @@ def resolve(repo: pygit2.Repository, revision: str) -> pygit2.Commit:
         if ref is not None:
             return ref.peel(pygit2.Commit)
     if _SHORT_SHA.fullmatch(revision):
-        found = repo.get(revision)
+        try:
+            found = repo.get(revision)
+        except ValueError:  # it is the beginning of several
+            raise revision_not_found(revision) from None
         if isinstance(found, (pygit2.Commit, pygit2.Tag)):
             return found.peel(pygit2.Commit)
     raise revision_not_found(revision)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +12,12 @@ import pygit2
 
 from .errors import HubError
 from .gitstore import DEFAULT_BRANCH, signature
+
+_MAX_PATH = 1024
+"""In bytes."""
+
+_ROOT = re.compile(r"[/\\]|[A-Za-z]:[/\\]")
+_SHORT_NAME = re.compile(r"git~\d+")
 
 Edits = Mapping[str, "str | None"]
 """Path to blob id; None removes the file or folder."""
@@ -24,15 +31,31 @@ def create(path: Path, author: str, files: Mapping[str, bytes]) -> None:
 
 
 def check_path(path: str) -> str:
-    """A path that is safe inside a repository, in its plain form.
+    """A path that is safe inside a repository, and wherever it is downloaded to, in its plain form.
 
     Raises:
-        HubError: 422 for one that would leave it.
+        HubError: 422 for one that some file system would take for the folder above, a root or git's own folder.
     """
-    parts = re.split(r"[/\\]", path)
-    if not path or path.startswith("/") or "\0" in path or ".git" in parts or ".." in parts or "." in parts:
+    try:
+        size = len(path.encode())
+    except UnicodeEncodeError:
+        size = 0  # half a character
+    forms = (path, unicodedata.normalize("NFKC", path))
+    if (
+        not 0 < size <= _MAX_PATH
+        or "\0" in path
+        or any(_ROOT.match(form) for form in forms)
+        or any(_leads_astray(part) for form in forms for part in re.split(r"[/\\]", form) if part)
+    ):
         raise HubError(422, f"Invalid path: {path}")
     return posixpath.normpath(path)
+
+
+def _leads_astray(part: str) -> bool:
+    """Whether a name means ".", ".." or ".git", be it on Windows or a Mac only, as git itself judges it."""
+    visible = "".join(letter for letter in part if unicodedata.category(letter) != "Cf").lower()
+    plain = visible.partition(":")[0].rstrip(" .")
+    return plain in ("", ".git") or _SHORT_NAME.fullmatch(plain) is not None
 
 
 def commit(

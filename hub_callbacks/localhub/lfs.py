@@ -54,6 +54,21 @@ def lfs_get(call: Call) -> Response:
     return stream(call, call.hub.content.read(sha256, start, end), status, headers)
 
 
+def admit_object(call: Call) -> int:
+    """A link is for as many bytes as it says."""
+    _, size, _ = _check_link(call)
+    return size
+
+
+def admit_part(call: Call) -> int:
+    """Only the parts that were asked for, and none longer than agreed."""
+    _, size, _ = _check_link(call)
+    part_size = call.hub.lfs_part_size
+    if not 1 <= int(call.args["part"]) <= math.ceil(size / part_size):
+        raise bad_request(f"This upload has no part {call.args['part']}")
+    return part_size
+
+
 def lfs_put(call: Call) -> Response:
     """Takes a whole object."""
     sha256, size, _ = _check_link(call)
@@ -180,7 +195,7 @@ def _sign(call: Call, sha256: str, size: int, upload_id: str, expiry: int) -> st
 def _check_link(call: Call) -> tuple[str, int, str]:
     """Checks a link of `_right`; one for an upload is none for a download."""
     sha256, upload_id = call.args["sha256"], call.param("upload") or ""
-    size, expiry = int(call.param("size") or 0), int(call.param("expiry") or 0)
+    size, expiry = call.number("size"), call.number("expiry")
     expected = _sign(call, sha256, size, upload_id, expiry)
     valid = hmac.compare_digest(expected, call.param("signature") or "")
     fits = (upload_id == _DOWNLOAD) == (call.method == "GET")

@@ -174,7 +174,9 @@ class Registry:
         return self._root / f"{kind}s" / f"{repo_id}.git"
 
     def _check_free(self, kind: str, repo_id: str, message: str | None = None) -> None:
-        if not all(_NAME.fullmatch(part) for part in repo_id.split("/")):
+        parts = repo_id.split("/")
+        possible = len(parts) == 2 and all(map(_NAME.fullmatch, parts))
+        if not possible or repo_id.lower().endswith((".git", ".ipynb")):
             raise bad_request(f"Invalid repo name: {repo_id}")
         existing = self._repos.get((kind, repo_id.lower()))
         if existing is not None:

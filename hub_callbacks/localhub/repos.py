@@ -147,7 +147,7 @@ def list_repos(call: Call) -> Response:
         rows = [{key: value for key, value in row.items() if key != "siblings"} for row in rows]
     if expand := call.params("expand"):
         rows = [{key: row[key] for key in row if key in (*_BASIC_FIELDS, *expand)} for row in rows]
-    page = paginate(call, iter(rows), int(call.param("limit") or 1000))
+    page = paginate(call, iter(rows), call.number("limit", 1000))
     return page_response(call, page, page.items)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import shutil
 import signal
 import socket
@@ -32,6 +33,7 @@ DEFAULT_USER = "local"
 _LOOPBACK = "127.0.0.1"
 _PART_SIZE = 64 * 1024 * 1024
 _GRACE = 2
+_MAX_HEADERS = 64 * 1024
 
 
 class LocalHub:
@@ -44,7 +46,8 @@ class LocalHub:
         root: Folder for repositories, users and large files, kept over restarts. None: a temporary one, which
             is removed at the end.
         port: TCP port; 0 takes a free one.
-        host: Address to listen on. Other machines reach the hub only if this is not a loopback address.
+        host: Address to listen on. Other machines reach the hub only if this is not a loopback address, which
+            needs a folder that has tokens already.
         lfs_part_size: LFS uploads above this many bytes come in parts of this size.
     """
 
@@ -87,7 +90,7 @@ class LocalHub:
 
     @property
     def requests(self) -> list[Seen]:
-        """All requests that were finished so far, in that order."""
+        """The requests that were finished so far, in that order; the last 100 000 of them."""
         return list(self._now.trouble.seen)
 
     def clear_requests(self) -> None:
@@ -146,7 +149,7 @@ class LocalHub:
         """Starts answering.
 
         Raises:
-            RuntimeError: Another hub works on the same folder.
+            RuntimeError: Another hub works on the same folder, or other machines would reach one without tokens.
             OSError: The address is in use or not allowed.
         """
         if self._running is None:
@@ -188,7 +191,7 @@ def serve(root: str | Path, port: int, host: str = _LOOPBACK) -> None:
         host: Address to listen on.
 
     Raises:
-        RuntimeError: Another hub works on the same folder.
+        RuntimeError: Another hub works on the same folder, or other machines would reach one without tokens.
         OSError: The address is in use or not allowed.
     """
     ended = threading.Event()
@@ -217,15 +220,16 @@ class _Running:
                 "nothing was changed."
             ) from error
         try:
+            self.accounts = Accounts(self.root / "accounts.json")
+            _check_exposure(host, self.accounts)
             self._socket = _listen(host, port)
-        except OSError:
+        except (OSError, RuntimeError):
             self._lock.release()
             raise
         self.port = int(self._socket.getsockname()[1])
         tmp = self.root / "tmp"
         shutil.rmtree(tmp, ignore_errors=True)
         tmp.mkdir()
-        self.accounts = Accounts(self.root / "accounts.json")
         self.first_start = not self.accounts.has_tokens
         if self.accounts.canonical(DEFAULT_USER) is None:
             self.accounts.add_user(DEFAULT_USER)
@@ -262,6 +266,19 @@ class _Running:
         self._server.run(sockets=[self._socket])
 
 
+def _check_exposure(host: str, accounts: Accounts) -> None:
+    """Raises: RuntimeError: other machines could reach a hub that nobody has a token of."""
+    try:
+        is_loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        is_loopback = host == "localhost"
+    if not is_loopback and not accounts.has_tokens:
+        raise RuntimeError(
+            f"This hub would listen on {host}, where other machines reach it, and no token was made for it yet. "
+            "Nothing was started. Start it once on 127.0.0.1: that prints a token. Then start it on this address."
+        )
+
+
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
@@ -296,5 +313,6 @@ def _config(trouble: Trouble) -> uvicorn.Config:
         access_log=False,
         proxy_headers=False,
         server_header=False,
+        h11_max_incomplete_event_size=_MAX_HEADERS,
         timeout_graceful_shutdown=_GRACE,
     )

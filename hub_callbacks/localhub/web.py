@@ -82,6 +82,13 @@ class Call:
     def params(self, name: str) -> list[str]:
         return [*self.query.get(name, []), *self.query.get(f"{name}[]", [])]
 
+    def number(self, name: str, default: int = 0) -> int:
+        """A query parameter that counts something; a bad request where it does not."""
+        text = self.param(name) or str(default)
+        if not text.isascii() or not text.isdigit() or len(text) > 18:
+            raise bad_request(f'"{name}" must be a number')
+        return int(text)
+
     def flag(self, name: str) -> bool:
         return (self.param(name) or "").lower() in ("1", "true")
 
@@ -89,7 +96,7 @@ class Call:
         """The JSON object in the body; an absent body is an empty one."""
         try:
             value = json.loads(self.body) if self.body else {}
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise bad_request(f"The request's body is no valid JSON: {error}") from error
         if value is None:
             return {}
@@ -98,7 +105,7 @@ class Call:
         return value
 
     def form(self) -> Mapping[str, list[str]]:
-        return parse_qs(self.body.decode(), keep_blank_values=True)
+        return parse_qs(self.body.decode(errors="replace"), keep_blank_values=True)
 
     @property
     def kind(self) -> str:
@@ -116,6 +123,9 @@ class Call:
 
 Handler = Callable[[Call], Response]
 
+Admission = Callable[[Call], int]
+"""Asked before a body is taken: refuses the call, or says how many bytes the body may have."""
+
 
 @dataclass(frozen=True)
 class Route:
@@ -126,6 +136,7 @@ class Route:
     handler: Handler
     operation: str
     body: BodyKind = "memory"
+    admission: Admission | None = None
 
 
 _PARTS = {
@@ -139,7 +150,12 @@ _PARTS = {
 
 
 def route(
-    methods: str, template: str, handler: Handler, operation: str | None = None, body: BodyKind = "memory"
+    methods: str,
+    template: str,
+    handler: Handler,
+    operation: str | None = None,
+    body: BodyKind = "memory",
+    admission: Admission | None = None,
 ) -> Route:
     """Builds a row of the table.
 
@@ -150,10 +166,11 @@ def route(
         handler: Answers the call.
         operation: Its name in the request log and in faults; the handler's name where left out.
         body: How the handler takes the body.
+        admission: For bodies that are files: who may send how much.
     """
     pattern = re.sub(r"\{(\w+)\}", lambda m: _PARTS.get(m.group(1), rf"(?P<{m.group(1)}>[^/]+)"), template)
     name = operation or handler.__name__
-    return Route(tuple(methods.split("|")), re.compile(pattern), handler, name, body)
+    return Route(tuple(methods.split("|")), re.compile(pattern), handler, name, body, admission)
 
 
 @dataclass(frozen=True)
@@ -166,7 +183,7 @@ class Page:
 
 def paginate(call: Call, items: Iterator[Any], size: int) -> Page:
     """Cuts the page that the `cursor` parameter asks for out of a list."""
-    start = int(call.param("cursor") or 0)
+    start = call.number("cursor")
     page: list[Any] = []
     for index, item in enumerate(items):
         if index >= start + size:

@@ -102,7 +102,13 @@ def test_a_missing_branch_or_an_oid_is_no_target(api: HfApi, model: str) -> None
             api.create_commit(model, [add("a", b"1")], commit_message="x", revision=target)
 
 
-@pytest.mark.parametrize("path", ["..\\ddd", "a/../../b", ".git/config", "/abs"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("..\\ddd", "a/../../b", ".git/config", "/abs", "", "C:\\a", "c:/a", "a\0b", "\ud800", "a" * 1025),
+        *("a/.GIT/config", ".gi\u200ct/config", ".git /config", "git~1/config", "\u2025/a", "a/.../b"),
+    ],
+)
 def test_paths_that_leave_the_repository_are_refused(hub: LocalHub, model: str, path: str, token: str) -> None:
     lines = '{"key": "header", "value": {"summary": "x"}}\n{"key": "file", "value": {"path": %s, "content": ""}}'
     answer = get_session().post(
