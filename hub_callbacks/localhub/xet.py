@@ -24,7 +24,7 @@ from .xet_format import Segment, XetFile, XorbLayout, read_layout, read_shard
 Connect = Callable[[], "tuple[str, str, int]"]
 """Gives the address of this hub's own Xet service, a token for it and when that ends (Unix seconds)."""
 
-_MEMORY = 64_000_000
+_MEMORY = 16_000_000
 """Bytes that hf_xet may keep ready while a file is read."""
 
 _LIMITS = {
@@ -206,7 +206,7 @@ class XetStore:
     def _has(self, segment: Segment) -> bool:
         try:
             return self.xorb(segment.xorb).is_file() and self.layout(segment.xorb).has(segment)
-        except (OSError, ValueError):
+        except OSError:
             return False
 
     def _checked(self, file: XetFile) -> XetFile:

@@ -5,7 +5,7 @@ https://huggingface.co/docs/xet/shard and https://huggingface.co/docs/xet/xorb
 
 from __future__ import annotations
 
-import mmap
+import os
 import struct
 from dataclasses import dataclass
 from functools import lru_cache
@@ -97,17 +97,15 @@ def read_layout(path: Path) -> XorbLayout:
 
     Raises:
         OSError: It is not there.
-        ValueError: It is empty.
     """
     stored, unpacked = [], []
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        offset = 0
+    with path.open("rb") as file:
         # A footer, which some clients add, starts with the letters XETBLOB instead of version 0.
-        while offset + _CHUNK_HEADER_SIZE <= len(data) and data[offset] == 0:
-            packed = int.from_bytes(data[offset + 1 : offset + 4], "little")
+        while len(header := file.read(_CHUNK_HEADER_SIZE)) == _CHUNK_HEADER_SIZE and header[0] == 0:
+            packed = int.from_bytes(header[1:4], "little")
             stored.append(_CHUNK_HEADER_SIZE + packed)
-            unpacked.append(int.from_bytes(data[offset + 5 : offset + 8], "little"))
-            offset += stored[-1]
+            unpacked.append(int.from_bytes(header[5:8], "little"))
+            file.seek(packed, os.SEEK_CUR)
     return XorbLayout(tuple(accumulate(stored, initial=0)), tuple(accumulate(unpacked, initial=0)))
 
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,28 +14,7 @@ from huggingface_hub import HfApi, constants
 
 from hub_callbacks.localhub import LocalHub
 
-ADDRESS = re.compile(r"HF_ENDPOINT=(\S+)(?: HF_TOKEN=(\S+))?$")
-
-
-class ServerProcess:
-    """`python -m hub_callbacks.localhub`, stopped at the end whatever happens."""
-
-    def __init__(self, root: Path) -> None:
-        command = [sys.executable, "-m", "hub_callbacks.localhub", "--root", str(root), "--port", "0"]
-        repository = Path(__file__).parents[2]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=repository)
-        assert self.process.stdout is not None
-        self.line = self.process.stdout.readline().strip()
-        match = ADDRESS.search(self.line)
-        assert match is not None, self.line
-        self.endpoint, self.token = match.groups()
-
-    def end(self, number: int) -> int:
-        self.process.send_signal(number)
-        code = self.process.wait()
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-        return code
+from .processes import ServerProcess, write_and_kill
 
 
 @pytest.fixture
@@ -134,70 +110,7 @@ def test_the_process_prints_its_address_and_at_first_its_token(
     assert second.end(signal.SIGINT) == 0
 
 
-WRITER = """
-import sys, threading
-from huggingface_hub import HfApi
-
-api = HfApi()
-
-
-def write(number):
-    for step in range(1000):
-        name = f"{sys.argv[1]}-{number}-{step}"
-        info = api.upload_file(
-            path_or_fileobj=name.encode() * 1000,
-            path_in_repo=f"{name}.{'bin' if step % 2 else 'txt'}",
-            repo_id="local/m",
-            commit_message=name,
-        )
-        sys.stdout.write(f"{name} {info.oid}\\n")
-        sys.stdout.flush()
-
-
-for number in range(3):
-    threading.Thread(target=write, args=(number,)).start()
-"""
-
-
-@pytest.mark.parametrize("disable_xet", ["0", "1"])
-def test_commits_survive_a_sigkill_wholly_or_not_at_all(
-    tmp_path: Path, servers: list[ServerProcess], disable_xet: str
-) -> None:
-    acknowledged: dict[str, str] = {}
-    token = ""
-    for turn in range(2):
-        server = ServerProcess(tmp_path)
-        servers.append(server)
-        token = server.token or token
-        HfApi(endpoint=server.endpoint, token=token).create_repo("m", exist_ok=True)
-        environment = {
-            **os.environ,
-            "HF_ENDPOINT": server.endpoint,
-            "HF_TOKEN": token,
-            "HF_HUB_DISABLE_XET": disable_xet,
-        }
-        command = [sys.executable, "-c", WRITER, str(turn)]
-        writer = subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-        assert writer.stdout is not None
-        lines = [writer.stdout.readline() for _ in range(10)]
-        server.end(signal.SIGKILL)
-        writer.kill()
-        lines += writer.stdout.readlines()
-        writer.stdout.close()
-        writer.wait()
-        acknowledged.update(dict(line.split() for line in lines if line.endswith("\n")))
-    assert len(acknowledged) >= 20
-    folder = tmp_path / "repos" / "models" / "local" / "m.git"
-    subprocess.run(["git", "-C", folder, "fsck", "--strict"], check=True)
-    with LocalHub(tmp_path) as hub:
-        api = HfApi(endpoint=hub.endpoint, token=token)
-        history = {commit.commit_id: commit.title for commit in api.list_repo_commits("local/m")}
-        assert {oid: name for name, oid in acknowledged.items()}.items() <= history.items()
-        files = set(api.list_repo_files("local/m")) - {".gitattributes"}
-        assert {path.rsplit(".", 1)[0] for path in files} == set(history.values()) - {"initial commit"}
-        for path in files:
-            local = api.hf_hub_download("local/m", path, local_dir=tmp_path / "back")
-            assert Path(local).read_bytes() == path.rsplit(".", 1)[0].encode() * 1000
-        assert list((hub.root / "tmp").iterdir()) == []
+def test_commits_of_eight_writers_survive_sigkills_wholly_or_not_at_all(tmp_path: Path) -> None:
+    """The long form is `benchmarks/hub_soak.py`."""
+    outcome = write_and_kill(tmp_path / "root", kills=3, seed=0, longest=0.4)
+    assert outcome.commits >= outcome.acknowledged >= 11
