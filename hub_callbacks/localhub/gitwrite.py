@@ -30,6 +30,15 @@ def create(path: Path, author: str, files: Mapping[str, bytes]) -> None:
     commit(repo, f"refs/heads/{DEFAULT_BRANCH}", None, edits, author, "initial commit")
 
 
+def remove_locks(path: Path) -> None:
+    """Removes the locks that a killed hub left on refs, which would refuse every later commit.
+
+    Only one hub works on a folder, so at its start no lock is anybody's. No ref is called so.
+    """
+    for lock in [*path.glob("*.lock"), *(path / "refs").rglob("*.lock")]:
+        lock.unlink()
+
+
 def check_path(path: str) -> str:
     """A path that is safe inside a repository, and wherever it is downloaded to, in its plain form.
 

@@ -63,6 +63,7 @@ class Registry:
         for kind in REPO_TYPES:
             (self._root / f"{kind}s").mkdir(parents=True, exist_ok=True)
             for facts in (self._root / f"{kind}s").glob(f"*/*.git/{_FACTS}"):
+                gitwrite.remove_locks(facts.parent)
                 self._keep(_load(facts.parent))
 
     def lock(self, repo: Repo) -> threading.RLock:

@@ -18,6 +18,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 ADDRESS = re.compile(r"HF_ENDPOINT=(\S+)(?: HF_TOKEN=(\S+))?$")
+_STALL = 120
+"""Seconds without a commit after which the server, not the machine, is to blame."""
+
 REPOSITORY = Path(__file__).parents[2]
 
 
@@ -120,15 +123,11 @@ def write_and_kill(root: Path, kills: int, seed: int, longest: float) -> Outcome
         for reader in readers:
             reader.start()
         for _ in range(kills):
-            before = len(acknowledged)
-            while len(acknowledged) == before:
-                time.sleep(0.01)
+            _wait_for(acknowledged, len(acknowledged) + 1)
             time.sleep(instants.random() * longest)
             server.end(signal.SIGKILL)
             server = ServerProcess(root, server.port)
-        before = len(acknowledged)
-        while len(acknowledged) < before + 8:
-            time.sleep(0.01)
+        _wait_for(acknowledged, len(acknowledged) + 8)
         server.end(signal.SIGKILL)
     finally:
         for writer in writers:
@@ -139,6 +138,13 @@ def write_and_kill(root: Path, kills: int, seed: int, longest: float) -> Outcome
     for reader in readers:
         reader.join()
     return Outcome(len(acknowledged), _check(root, acknowledged), kills + 1)
+
+
+def _wait_for(acknowledged: dict[str, str], count: int) -> None:
+    ending = time.monotonic() + _STALL
+    while len(acknowledged) < count:
+        assert time.monotonic() < ending, "the started server takes no more commits"
+        time.sleep(0.01)
 
 
 def _collect(writer: subprocess.Popen[str], acknowledged: dict[str, str]) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from inspect import signature
 
 import pytest
 from huggingface_hub import HfApi
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
 from hub_callbacks.localhub import LocalHub
 
@@ -111,6 +113,33 @@ def test_a_foreign_namespace_is_forbidden_but_an_existing_repo_there_is_accepted
 def test_auth_check_passes_for_readers(api: HfApi, stranger: HfApi, model: str) -> None:
     api.auth_check(model)
     stranger.auth_check(model)
+
+
+def test_auth_check_for_writing_passes_for_writers_only(
+    hub: LocalHub, api: HfApi, stranger: HfApi, anonymous: HfApi, model: str, owner: str
+) -> None:
+    reader = HfApi(endpoint=hub.endpoint, token=hub.add_token(owner, "read"))
+    hidden = api.create_repo("hidden", private=True).repo_id
+
+    def check(who: HfApi, repo: str) -> None:
+        if "write" in signature(who.auth_check).parameters:
+            who.auth_check(repo, write=True)
+        else:  # 0.36 asks for reading only
+            url = f"{hub.endpoint}/api/models/{repo}/auth-check/write"
+            hf_raise_for_status(get_session().get(url, headers=build_hf_headers(token=who.token)))
+
+    check(api, model)
+    check(api, hidden)
+    for who, repo, status in (
+        (reader, model, 403),
+        (stranger, model, 403),
+        (anonymous, model, 401),
+        (stranger, hidden, 404),
+        (api, f"{owner}/none", 404),
+    ):
+        with pytest.raises(HfHubHTTPError) as error:
+            check(who, repo)
+        assert status_of(error) == status
 
 
 def test_a_gated_repository_shows_its_facts_but_not_its_files(api: HfApi, stranger: HfApi, model: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import threading
 from pathlib import Path
@@ -15,7 +16,9 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RevisionN
 from huggingface_hub.utils import get_session
 
 from hub_callbacks.localhub import LocalHub
+from hub_callbacks.pytest_plugin import client_at
 
+from .processes import ServerProcess
 from .raw_http import raw
 
 
@@ -190,6 +193,43 @@ def test_a_large_commit_body_is_taken(api: HfApi, model: str) -> None:
     listed: Any = api.list_repo_tree(model)
     sizes = [file.size for file in listed if file.path.endswith(".txt")]
     assert sizes == [9_000_000] * 4
+
+
+def test_more_than_256_files_go_into_one_commit(hub: LocalHub, api: HfApi, model: str, token: str) -> None:
+    operations = [
+        add(f"d/{number}.{'bin' if number % 100 == 0 else 'txt'}", b"%d" % number) for number in range(300)
+    ]
+    api.create_commit(model, operations, commit_message="many")
+    assert len(api.list_repo_files(model)) == 301 and len(api.list_repo_commits(model)) == 2
+    assert content(api, model, "d/200.bin") == b"200"
+    answer = get_session().post(
+        f"{hub.endpoint}/api/models/{model}/preupload/main",
+        json={"files": [{"path": f"{number}.txt", "size": 1, "sample": ""} for number in range(257)]},
+        headers={"authorization": f"Bearer {token}"},
+    )
+    assert answer.status_code == 413
+
+
+@pytest.mark.slow
+def test_a_commit_of_hundreds_of_megabytes_is_not_held_in_memory(tmp_path: Path) -> None:
+    server = ServerProcess(tmp_path / "root")
+    try:
+        with client_at(server.endpoint, server.token, tmp_path / "cache"):
+            api = HfApi(endpoint=server.endpoint, token=server.token)
+            api.create_repo("m")
+            api.create_commit("local/m", [add("small.txt", bytes(9_000_000))], commit_message="small")
+            before = peak_memory(server.process.pid)
+            operations = [add(f"{number}.txt", os.urandom(9_000_000)) for number in range(30)]
+            api.create_commit("local/m", operations, commit_message="360 MB of base64")
+            assert peak_memory(server.process.pid) - before < 100_000_000
+            assert content(api, "local/m", "29.txt") == operations[29].path_or_fileobj
+    finally:
+        server.end(signal.SIGTERM)
+
+
+def peak_memory(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) * 1024
 
 
 def test_a_body_that_the_client_cuts_leaves_nothing(hub: LocalHub, api: HfApi, model: str, token: str) -> None:

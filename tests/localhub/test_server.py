@@ -13,6 +13,7 @@ import pytest
 from huggingface_hub import HfApi, constants
 
 from hub_callbacks.localhub import LocalHub
+from hub_callbacks.pytest_plugin import client_at
 
 from .processes import ServerProcess, write_and_kill
 
@@ -108,6 +109,19 @@ def test_the_process_prints_its_address_and_at_first_its_token(
     assert second.token is None
     assert HfApi(endpoint=second.endpoint, token=first.token).whoami()["name"] == "local"
     assert second.end(signal.SIGINT) == 0
+
+
+def test_locks_that_a_killed_hub_left_do_not_stop_the_next_one(tmp_path: Path) -> None:
+    with LocalHub(tmp_path) as hub:
+        HfApi(endpoint=hub.endpoint, token=hub.token).create_repo("m")
+    folder = tmp_path / "repos" / "models" / "local" / "m.git"
+    for name in ("refs/heads/main.lock", "packed-refs.lock", "HEAD.lock"):
+        (folder / name).touch()
+    with LocalHub(tmp_path) as hub, client_at(hub.endpoint, hub.token, tmp_path / "cache"):
+        api = HfApi(endpoint=hub.endpoint, token=hub.token)
+        api.upload_file(path_or_fileobj=b"a", path_in_repo="a.txt", repo_id="local/m")
+        api.create_branch("local/m", branch="b")
+        api.delete_branch("local/m", branch="b")
 
 
 def test_commits_of_eight_writers_survive_sigkills_wholly_or_not_at_all(tmp_path: Path) -> None:
