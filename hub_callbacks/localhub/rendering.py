@@ -46,7 +46,9 @@ def readable_size(size: int) -> str:
     value = float(size)
     for unit in ("bytes", "kB", "MB", "GB"):
         if value < 1000:
-            return f"{size} bytes" if unit == "bytes" else f"{value:.3g} {unit}"
+            if unit == "bytes":
+                return "1 byte" if size == 1 else f"{size} bytes"
+            return f"{value:.3g} {unit}"
         value /= 1000
     return f"{value:.3g} TB"
 
