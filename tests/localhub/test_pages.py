@@ -259,7 +259,7 @@ def test_commits_say_what_they_changed(hub: LocalHub, api: HfApi, filled: str) -
     assert listed.text.index("second") < listed.text.index("fill") < listed.text.index("initial commit")
     changed = page(hub, listed.links["second"])
     assert "added weights/model.safetensors 1.5 MB" in changed.text
-    assert "modified config.json 13 bytes" in changed.text and "deleted old.txt 1 bytes" in changed.text
+    assert "modified config.json 13 bytes" in changed.text and "deleted old.txt 1 byte" in changed.text
     assert '- "a": 1 + "a": 2' in changed.text
     first = page(hub, listed.links["fill"])
     assert "All <b>files</b>." in first.text and '+ "a": 1' in first.text
