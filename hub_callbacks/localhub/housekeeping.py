@@ -84,14 +84,16 @@ class Housekeeper:
 
     def _run(self) -> None:
         can_pack = importlib.util.find_spec("hf_xet") is not None
-        self._attempt(self.tidy, time.time())
         for sha256 in self._content.lfs_files():
             self._tasks.put(sha256)
+        tidy_at = time.time()
         while not self._ending.is_set():
+            if (now := time.time()) >= tidy_at:
+                self._attempt(self.tidy, now)
+                tidy_at = now + PATIENCE
             try:
-                task = self._tasks.get(timeout=PATIENCE)
+                task = self._tasks.get(timeout=tidy_at - now)
             except queue.Empty:
-                self._attempt(self.tidy, time.time())
                 continue
             if task is not None and can_pack and not self._ending.is_set():
                 self._attempt(self._content.move_to_xet, task)
