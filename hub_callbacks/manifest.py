@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from .checkpoint_manifest import Origin
 from .plan import CARD
 from .snapshot import Frozen
 
@@ -68,6 +69,7 @@ class Push:
         has_card: Whether the model card goes along.
         keep: Whether a newer push may not take over parts of it (`hub_always_push`).
         urgent: Whether it goes ahead of the others.
+        origin: What the training process knows of the checkpoints in it.
     """
 
     id: str
@@ -82,6 +84,7 @@ class Push:
     has_card: bool = False
     keep: bool = False
     urgent: bool = False
+    origin: Origin = field(default_factory=Origin)
 
     @property
     def slots(self) -> frozenset[str]:
@@ -131,6 +134,7 @@ def load(folder: Path) -> Push:
             id=folder.name,
             folder=folder,
             target=Target(**values.pop("target")),
+            origin=Origin(**values.pop("origin", {})),
             parts=parts,
             **values,
         )

@@ -7,6 +7,7 @@
         ledger.jsonl        what became of each push
         cards/              the card as it was pushed last, for each repository and branch
         drainer.lock        held by the one process that sends
+        run                 identifier of the run
 
 A push is written under `staging/` and renamed, which is atomic; after a kill it is wholly there or not. No
 token is ever written here.
@@ -22,6 +23,7 @@ import shutil
 import socket
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -66,6 +68,28 @@ class Outbox:
         except OSError:
             return None
         return stat.st_dev, stat.st_ino
+
+    def run_id(self) -> str:
+        """The identifier of the run that this outbox belongs to: the same after a restart in the same folder."""
+        with contextlib.suppress(OSError):
+            known = (self.root / "run").read_text(encoding="ascii").strip()
+            if known:
+                return known
+        new = uuid.uuid4().hex[:12]
+        with contextlib.suppress(OSError):  # a disk that cannot take it is noticed at the first push
+            self.adopt(new)
+        return new
+
+    def adopt(self, run: str) -> None:
+        """Makes this outbox that of a run, which may have begun on another machine.
+
+        Raises:
+            OSError: when the disk cannot take it.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        new = self.root / f"run.{os.getpid()}"
+        new.write_text(run, encoding="ascii")
+        new.replace(self.root / "run")
 
     @contextlib.contextmanager
     def stage(self) -> Iterator[Path]:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from . import checkpoint_manifest
+
 MODEL = "model"
 CARD = "card"
 OUTPUTS = "outputs"
@@ -33,7 +35,7 @@ _TRAINING_STATE = re.compile(
     | pytorch_model_fsdp_\d+/.*
     | global_step\d+/.* | latest | zero_to_fp32\.py
     | user_content\.pt
-    | checkpoint-is-incomplete\.txt
+    | checkpoint-is-incomplete\.txt | hub_checkpoint\.json
     )""",
     re.VERBOSE,
 )
@@ -122,7 +124,7 @@ def checkpoint_part(source: Path, files: Iterable[str], prefix: str) -> Part:
     return Part(
         slot=prefix,
         source=source,
-        files=tuple(f for f in files if f != INCOMPLETE_MARKER),
+        files=tuple(f for f in files if f not in (INCOMPLETE_MARKER, checkpoint_manifest.NAME)),
         prefix=prefix,
         whole_folder=True,
     )

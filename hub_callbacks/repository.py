@@ -19,6 +19,7 @@ from huggingface_hub import (
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, OfflineModeIsEnabled
 from huggingface_hub.hf_api import RepoFile
 
+from .checkpoint_manifest import FileFacts
 from .manifest import Target
 
 CONNECT_TIMEOUT = 20.0  # seconds
@@ -187,7 +188,7 @@ class Repository:
         self,
         remote: Remote,
         uploaded: Uploaded,
-        cards: Mapping[str, bytes],
+        texts: Mapping[str, bytes],
         deletions: Collection[str],
         message: str,
         description: str,
@@ -199,13 +200,13 @@ class Repository:
 
         Args:
             uploaded: What `upload` gave.
-            cards: Path in the repository → content.
+            texts: Path in the repository → content, of what is made here: the card, manifests.
             deletions: Paths in the repository.
         """
         operations: list[CommitOperationAdd | CommitOperationDelete] = [
-            operation for operation in uploaded if operation.path_in_repo not in cards
+            operation for operation in uploaded if operation.path_in_repo not in texts
         ]
-        operations += [CommitOperationAdd(path, content) for path, content in cards.items()]
+        operations += [CommitOperationAdd(path, content) for path, content in texts.items()]
         operations += [CommitOperationDelete(path, is_folder=False) for path in deletions]
         return self._api.create_commit(
             remote.repo_id,
@@ -216,6 +217,17 @@ class Repository:
             parent_commit=remote.head,
             token=self.token,
         )
+
+
+def facts_of(uploaded: Uploaded) -> dict[str, FileFacts]:
+    """Path in the repository → size and sha256 of what `Repository.upload` has sent.
+
+    The upload has made the hashes already; what it did not have to hash is read once more here.
+    """
+    return {
+        operation.path_in_repo: FileFacts(operation.upload_info.size, operation.upload_info.sha256.hex())
+        for operation in uploaded
+    }
 
 
 def _limit_requests(seconds: float) -> None:
@@ -253,4 +265,5 @@ __all__ = [
     "Remote",
     "Repository",
     "Uploaded",
+    "facts_of",
 ]

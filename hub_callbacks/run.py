@@ -41,6 +41,7 @@ class Run:
         self.settings = settings
         self.folder = Path(args.output_dir).absolute()
         self.sync = HubSync(settings)
+        self.sync.world_size = args.world_size
         self.sync.start()
         self.facts = CardFacts(settings.template)
         self._began = 0.0

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from . import checkpoint_manifest
 from .card_push import card_files, remember
+from .checkpoint_manifest import FileFacts, manifest_below
 from .manifest import Push, PushPart
 from .outbox import Outbox
 from .plan import MODEL, stale_shards
 from .redaction import secret_in
-from .repository import CommitInfo, Remote, Repository, Uploaded
+from .repository import CommitInfo, Remote, Repository, Uploaded, facts_of
 from .verdict import refused_metadata
 
 logger = logging.getLogger(__name__)
@@ -65,16 +68,18 @@ def send(push: Push, repository: Repository, outbox: Outbox) -> Sent:
     for part in push.parts:
         additions |= _files_to_send(part, push.folder, repository.token, sent.notes)
         if part.whole_folder:
-            deletions += [path for path in repository.files_below(remote, part.prefix) if path not in part.files]
+            written = {*part.files, f"{part.prefix}/{checkpoint_manifest.NAME}"}
+            deletions += [path for path in repository.files_below(remote, part.prefix) if path not in written]
         elif part.slot == MODEL:
             deletions += stale_shards(part.files, remote.root)
     with ThreadPoolExecutor(1, "hub_callbacks-card") as aside:  # a card takes as long as some megabytes do
         cards = aside.submit(_cards, push, repository, outbox, remote, [], sent.notes)
         uploaded = repository.upload(remote, additions)
+    manifests = _manifests(push, facts_of(uploaded))
     if not is_intact(push):
         raise ChangedWhileSent("a file of the push was rewritten while it was read; nothing was committed")
     sent.size = sum(frozen.size for part in push.parts for path, frozen in part.files.items() if path in additions)
-    sent.commit = _commit(push, repository, outbox, remote, uploaded, cards.result(), deletions, sent)
+    sent.commit = _commit(push, repository, outbox, remote, uploaded, manifests, cards.result(), deletions, sent)
     return sent
 
 
@@ -84,12 +89,24 @@ def _cards(
     return card_files(push, repository, outbox, remote, refused, notes) if push.has_card else {}
 
 
+def _manifests(push: Push, sent: Mapping[str, FileFacts]) -> dict[str, bytes]:
+    """Path in the repository → the manifest of each checkpoint folder of a push."""
+    return {
+        f"{part.prefix}/{checkpoint_manifest.NAME}": manifest_below(
+            part.prefix, sent, push.step, push.run, push.origin
+        ).dump()
+        for part in push.parts
+        if part.whole_folder
+    }
+
+
 def _commit(
     push: Push,
     repository: Repository,
     outbox: Outbox,
     remote: Remote,
     uploaded: Uploaded,
+    manifests: dict[str, bytes],
     cards: dict[str, bytes],
     deletions: list[str],
     sent: Sent,
@@ -98,7 +115,8 @@ def _commit(
     refused: list[str] = []
     for _ in range(CARD_TRIES):
         try:
-            commit = repository.commit(remote, uploaded, cards, deletions, push.message, push.description)
+            texts = manifests | cards
+            commit = repository.commit(remote, uploaded, texts, deletions, push.message, push.description)
         except Exception as error:
             complaints = refused_metadata(error)
             if not cards or not complaints:
@@ -106,11 +124,11 @@ def _commit(
             refused += complaints
             cards = _cards(push, repository, outbox, remote, refused, sent.notes)
         else:
-            sent.size += sum(map(len, cards.values()))
+            sent.size += sum(map(len, texts.values()))
             _remember(push, outbox, cards)
             return commit
     sent.notes.append("the Hub refused the card; it was left out: " + "; ".join(refused))
-    return repository.commit(remote, uploaded, {}, deletions, push.message, push.description)
+    return repository.commit(remote, uploaded, manifests, deletions, push.message, push.description)
 
 
 def _remember(push: Push, outbox: Outbox, cards: dict[str, bytes]) -> None:

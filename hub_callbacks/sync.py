@@ -17,7 +17,6 @@ import logging
 import os
 import threading
 import time
-import uuid
 import weakref
 from collections.abc import Mapping
 from concurrent.futures import Future, InvalidStateError
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import ledger
+from .checkpoint_manifest import Origin, installed_versions
 from .companion import Companion
 from .errors import PushNotSent
 from .manifest import CARD_FACTS, LOCAL_CARD, Push, PushPart, Target
@@ -56,6 +56,8 @@ class HubSync:
         settings: What is pushed where.
         orders: Limits of the pusher; the token and `max_pending_bytes` are taken from the settings.
 
+    `world_size`, the number of processes that train, is noted with each checkpoint; set it where it is known.
+
     Not for use from several threads at once.
     """
 
@@ -63,7 +65,8 @@ class HubSync:
         self.settings = settings
         self.target = Target(settings.hub_model_id, settings.hub_revision, settings.hub_private_repo)
         self.outbox = Outbox(settings.outbox)
-        self.run = uuid.uuid4().hex[:12]
+        self.run = self.outbox.run_id()
+        self.world_size: int | None = None
         self.hub_model_id = settings.hub_model_id
         self.pushes: list[Future[CommitInfo]] = []
         self.seconds_in_training = 0.0
@@ -225,6 +228,7 @@ class HubSync:
                     has_card=plan.card,
                     keep=self.settings.hub_always_push,
                     urgent=plan.urgent,
+                    origin=Origin(self.world_size, dict(installed_versions())),
                 ),
             )
         self._companion.ring()

@@ -10,6 +10,7 @@ from huggingface_hub import HfApi, snapshot_download
 from transformers import Trainer, TrainerCallback
 
 from hub_callbacks import HubSyncCallback
+from hub_callbacks.checkpoint_manifest import NAME
 from hub_callbacks.plan import is_training_state, list_files
 from models import Sentences, accuracy, arguments, classifier, tokenizer
 
@@ -76,9 +77,10 @@ def download(tmp_path: Path, repo: str, revision: str | None = None) -> Path:
 
 
 def on_hub(tmp_path: Path, repo: str, revision: str | None = None) -> dict[str, str]:
-    """Path → sha256 of all that people get, but the card with its picture and .gitattributes."""
+    """Path → sha256 of all that people get, but what is made on the way: card, picture, manifests."""
     found = digests(download(tmp_path, repo, revision))
-    return {path: d for path, d in found.items() if path not in (".gitattributes", "README.md", PICTURE)}
+    made = (".gitattributes", "README.md", PICTURE)
+    return {path: d for path, d in found.items() if path not in made and Path(path).name != NAME}
 
 
 def below(prefix: str, files: dict[str, str]) -> dict[str, str]:

@@ -16,6 +16,7 @@ import pytest
 from huggingface_hub import CommitInfo, HfApi, constants
 
 from hub_callbacks import ledger
+from hub_callbacks.checkpoint_manifest import NAME
 from hub_callbacks.localhub import LocalHub
 from hub_callbacks.plan import is_training_state, list_files, plan_end, plan_save
 from hub_callbacks.settings import resolve
@@ -138,13 +139,15 @@ def expected(saved: list[Path]) -> dict[str, str]:
 
 
 def on_hub(hub: LocalHub, repo: str, cache: Path, revision: str = "main") -> dict[str, str]:
-    """Path → sha256 of what people get, but for the card, its pictures and .gitattributes."""
+    """Path → sha256 of what people get, but for what is made on the way: card, pictures, manifests."""
     api = HfApi(endpoint=hub.endpoint, token=hub.token)
     folder = api.snapshot_download(repo, revision=revision, cache_dir=cache)
     return {
         path: digest
         for path, digest in digests(Path(folder)).items()
-        if path not in (".gitattributes", "README.md") and not path.endswith((".png", ".svg"))
+        if path not in (".gitattributes", "README.md")
+        and Path(path).name != NAME
+        and not path.endswith((".png", ".svg"))
     }
 
 
