@@ -16,8 +16,9 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from .callback import HubSyncCallback
-    from .errors import HubSyncError, OutboxError, PushNotSent, SettingsError
+    from .errors import HubSyncError, OutboxError, PushNotSent, ResumeError, SettingsError
     from .localhub import LocalHub
+    from .resume import latest_checkpoint
     from .settings import Settings
     from .sync import HubSync
 
@@ -28,8 +29,10 @@ _WHERE = {
     "LocalHub": ".localhub",
     "OutboxError": ".errors",
     "PushNotSent": ".errors",
+    "ResumeError": ".errors",
     "Settings": ".settings",
     "SettingsError": ".errors",
+    "latest_checkpoint": ".resume",
 }
 
 __all__ = [
@@ -39,9 +42,11 @@ __all__ = [
     "LocalHub",
     "OutboxError",
     "PushNotSent",
+    "ResumeError",
     "Settings",
     "SettingsError",
     "__version__",
+    "latest_checkpoint",
 ]
 
 

@@ -1,4 +1,4 @@
-"""Whether a checkpoint folder is complete.
+"""Whether a checkpoint folder is complete: to be pushed, and to be continued from.
 
 The Trainer calls `on_save` when this process has written its files. Other processes may still write theirs: each
 saves its own random state, and nothing makes the main process wait for that. Here it does not wait either; the
@@ -7,15 +7,27 @@ folder is looked at again at the next step, in which all processes have to take 
 
 from __future__ import annotations
 
+import json
+import re
 import time
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from .plan import INCOMPLETE_MARKER
+from .plan import INCOMPLETE_MARKER, list_files
 
 WAIT_FOR_RANKS = 10.0
 """Seconds that the end of training gives to other processes to write their last files."""
+
+
+TRAINER_STATE = "trainer_state.json"
+
+# transformers/trainer.py, accelerate/utils/constants.py: *_NAME constants
+_WEIGHTS = re.compile(r".*\.safetensors|(.*/)?(pytorch_model|adapter_model\.bin)|global_step\d+/")
+_OPTIMIZER = re.compile(r".*optimizer|global_step\d+/")
+_RANDOM_STATE = re.compile(r"rng_state(_\d+)?\.pth")
+_TORCH_FILE = re.compile(r".*\.pth?$|(pytorch_model|adapter_model|training_args|optimizer|scheduler).*\.bin$")
 
 
 def is_marked_incomplete(checkpoint: Path) -> bool:
@@ -42,3 +54,81 @@ def wait_for_ranks(checkpoint: Path, args: Any) -> None:
     until = time.monotonic() + WAIT_FOR_RANKS
     while not is_marked_incomplete(checkpoint) and not is_complete(checkpoint, args) and time.monotonic() < until:
         time.sleep(0.02)
+
+
+def gaps(files: Collection[str], world_size: int | None) -> str | None:
+    """What a checkpoint lacks to continue a training from, by the names of its files; `None` when nothing.
+
+    A checkpoint of `save_only_model` lacks nothing: it has neither an optimizer nor random states.
+
+    Args:
+        files: Relative paths, with `/`.
+        world_size: Number of processes that wrote it; `None` where it is not known.
+    """
+    if INCOMPLETE_MARKER in files:
+        return f"the Trainer had not finished writing it ({INCOMPLETE_MARKER})"
+    if TRAINER_STATE not in files:
+        return f"{TRAINER_STATE} is missing, which is written last"
+    if not any(_WEIGHTS.match(file) for file in files):
+        return "there are no weights in it"
+    has_optimizer = any(_OPTIMIZER.match(file) for file in files)
+    states = [file for file in files if _RANDOM_STATE.fullmatch(file)]
+    if has_optimizer != bool(states):
+        return "its optimizer is missing" if states else "the random states of its processes are missing"
+    if states and "rng_state.pth" not in states and world_size is not None:
+        missing = {f"rng_state_{rank}.pth" for rank in range(world_size)} - set(states)
+        if missing:
+            return f"{', '.join(sorted(missing))} of {world_size} processes are missing"
+    return None
+
+
+def problem_of(checkpoint: Path, world_size: int | None = None) -> str | None:
+    """Why a checkpoint folder on this disk cannot be continued from; `None` when it can.
+
+    The Trainer writes `trainer_state.json` last; what it wrote before can still be cut off by a full disk or a
+    loss of power, and rotation can be killed between two files. Headers and ends of files are read, not all of
+    them.
+
+    Args:
+        world_size: Number of processes that are to continue; files of that many are expected where it was more
+            than one that wrote it.
+    """
+    if not checkpoint.is_dir():
+        return "it is not there"
+    files = list_files(checkpoint)
+    missing = gaps(files, world_size)
+    if missing is not None:
+        return missing
+    step = checkpoint.name.rpartition("-")[2]
+    try:
+        state = json.loads((checkpoint / TRAINER_STATE).read_text(encoding="utf-8"))
+        if step.isdigit() and state["global_step"] != int(step):
+            return f"{TRAINER_STATE} is that of step {state['global_step']}"
+        for file in files:
+            if not _is_whole(checkpoint / file):
+                return f"{file} is cut off"
+            if file.endswith(".index.json"):
+                shards = set(json.loads((checkpoint / file).read_text(encoding="utf-8"))["weight_map"].values())
+                absent = shards - set(files)
+                if absent:
+                    return f"{', '.join(sorted(absent))} is missing"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"it cannot be read ({type(error).__name__}: {error})"
+    return None
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether a file of a format whose end is known has it."""
+    if file.suffix == ".safetensors":
+        with file.open(
+            "rb"
+        ) as opened:  # the header's length, the header, the data: huggingface.co/docs/safetensors
+            length = int.from_bytes(opened.read(8), "little")
+            if length > file.stat().st_size:
+                return False
+            header = json.loads(opened.read(length))
+        ends = (tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__")
+        return file.stat().st_size == 8 + length + max(ends, default=0)
+    if _TORCH_FILE.match(file.name):
+        return zipfile.is_zipfile(file)  # its end is written last
+    return True

@@ -177,6 +177,51 @@ def drop(
 
 
 @app.command()
+def resume(
+    repo: Annotated[str, typer.Argument(metavar="REPO", help='repository, "name" or "owner/name"')],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="output_dir of the run that is to continue")],
+    revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit; main if left out. {step} stands for any number.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fetches the newest complete checkpoint into DIR/checkpoint-N, unless one as new is there. Exits with 1
+    when there is none, or it cannot be fetched."""
+    from .downloads import Downloads
+    from .errors import HubSyncError
+    from .restore import Search
+    from .settings import resolve
+    from .team import Alone
+
+    try:
+        settings = resolve(overrides={"output_dir": folder, "hub_model_id": repo, "hub_revision": revision})
+    except HubSyncError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from None
+    search = Search(folder, Outbox(settings.outbox), Downloads(repo), revision)
+    try:
+        found, trouble = search.run(Alone()), None
+    except HubSyncError as error:
+        found, trouble = None, str(error)
+    if as_json:
+        row = {
+            "checkpoint": str(found.folder) if found else None,
+            "step": found.step if found else None,
+            "source": found.source if found else None,
+            "passed_over": search.passed_over,
+            "error": trouble,
+        }
+        typer.echo(json.dumps(row, ensure_ascii=False, indent=1))
+    else:
+        for why in search.passed_over:
+            typer.echo(f"Not taken: {why}.", err=True)
+        typer.echo(
+            str(found.folder) if found else trouble or "There is no complete checkpoint.", err=found is None
+        )
+    raise typer.Exit(0 if found else 1)
+
+
+@app.command()
 def serve(
     root: Annotated[Path, typer.Option(help="Folder that holds the repositories.")] = Path("local-hub"),
     port: Annotated[int, typer.Option(help="0 takes a free one.")] = 7860,

@@ -15,3 +15,7 @@ class OutboxError(HubSyncError, OSError):
 
 class PushNotSent(HubSyncError, RuntimeError):
     """A push that has not reached the Hub when its run ended. It waits in the outbox."""
+
+
+class ResumeError(HubSyncError, RuntimeError):
+    """A checkpoint that is known to exist could not be fetched; starting anew would lose what it holds."""

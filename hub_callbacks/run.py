@@ -63,6 +63,7 @@ class Run:
         self._has_seen_evaluation = self._card_due = False
         self._saved.clear()
         self._incomplete = None
+        self.sync.run = self.sync.outbox.run_id()  # that of the checkpoint which was fetched meanwhile
         self.facts = CardFacts(self.settings.template, self.facts.options)
         self.learn(state, seen)
 

@@ -1,0 +1,274 @@
+"""`latest_checkpoint`: the newest complete checkpoint, here or on the Hub, in its place for the Trainer."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+from typer.testing import CliRunner
+
+import hub_callbacks
+from hub_callbacks import ResumeError, latest_checkpoint
+from hub_callbacks.checkpoint import TRAINER_STATE, problem_of
+from hub_callbacks.checkpoint_manifest import NAME
+from hub_callbacks.cli import app
+from hub_callbacks.localhub import Answer, Fault
+from hub_callbacks.outbox import Outbox
+from hub_callbacks.settings import OUTBOX_NAME
+from models import arguments
+from runs import commit_titled, digests, train
+
+
+@pytest.fixture
+def output_dir(repo, tmp_path):
+    return tmp_path / repo
+
+
+@pytest.fixture
+def said(caplog):
+    caplog.set_level(logging.WARNING)
+    return lambda: caplog.text
+
+
+def saved_files(witness, step):
+    """What the Trainer wrote; training_args.bin goes out without what is private."""
+    return witness.checkpoints[step]
+
+
+def change(api, repo, *operations):
+    return api.create_commit(f"local/{repo}", list(operations), commit_message="damage").oid
+
+
+# -- nothing there
+
+
+def test_none_where_there_is_nothing_yet(hub, repo, output_dir, said):
+    assert latest_checkpoint(arguments(output_dir)) is None
+    assert "step 0" in said()
+
+
+def test_none_where_the_repository_holds_no_checkpoint(hub, api, repo, output_dir):
+    api.create_repo(f"local/{repo}")
+    assert latest_checkpoint(arguments(output_dir)) is None
+    assert latest_checkpoint(arguments(output_dir), hub_revision="no-such-branch") is None
+
+
+def test_none_and_a_warning_without_a_network(hub, api, repo, output_dir, said):
+    train(output_dir.parent, repo, hub_strategy="checkpoint")
+    shutil.rmtree(output_dir)
+    with hub.inject(Fault("*", Answer(503))):
+        assert latest_checkpoint(arguments(output_dir)) is None
+    assert "only what is on this machine" in said()
+
+
+# -- from this machine
+
+
+def test_a_checkpoint_that_is_here_is_taken_though_the_hub_is_away(hub, repo, output_dir):
+    train(output_dir.parent, repo, hub_strategy="checkpoint")
+    with hub.inject(Fault("*", Answer(503))):
+        assert latest_checkpoint(arguments(output_dir)) == str(output_dir / "checkpoint-8")
+
+
+def test_what_the_hub_has_is_not_fetched_when_it_is_here(hub, repo, output_dir):
+    train(output_dir.parent, repo, hub_strategy="checkpoint")
+    seen = len(hub.requests)
+    assert latest_checkpoint(arguments(output_dir)) == str(output_dir / "checkpoint-8")
+    assert not [r for r in hub.requests[seen:] if "model.safetensors" in r.path]
+
+
+def test_a_checkpoint_that_was_cut_off_is_named_and_that_of_the_hub_takes_its_place(hub, repo, output_dir, said):
+    _, _, witness = train(output_dir.parent, repo, hub_strategy="checkpoint")
+    weights = output_dir / "checkpoint-8" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    assert latest_checkpoint(arguments(output_dir)) == str(output_dir / "checkpoint-8")
+    assert "model.safetensors is cut off" in said()
+    assert digests(output_dir / "checkpoint-8") == witness.checkpoints[8]
+    (aside,) = (output_dir / OUTBOX_NAME / "set-aside").glob("*/checkpoint-8")
+    assert (aside / "model.safetensors").stat().st_size < (
+        output_dir / "checkpoint-8" / "model.safetensors"
+    ).stat().st_size
+
+
+def test_an_older_one_is_taken_where_the_newest_is_incomplete_and_nowhere_else(hub, repo, output_dir):
+    train(output_dir.parent, repo, hub_strategy="end")
+    (output_dir / "checkpoint-8" / TRAINER_STATE).unlink()
+    assert latest_checkpoint(arguments(output_dir)) == str(output_dir / "checkpoint-6")
+
+
+def test_what_waits_in_the_outbox_is_newer_than_the_hub(hub, api, repo, output_dir):
+    with hub.inject(Fault("commit", Answer(503))):
+        _, _, witness = train(output_dir.parent, repo, callback={"finish_timeout": 0}, hub_strategy="checkpoint")
+    for checkpoint in output_dir.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+    assert latest_checkpoint(arguments(output_dir)) == str(output_dir / "checkpoint-8")
+    assert digests(output_dir / "checkpoint-8") == witness.checkpoints[8]
+    assert not (output_dir / "checkpoint-8" / NAME).exists()
+
+
+# -- from the Hub
+
+
+def test_the_newest_of_the_hub_is_put_where_the_trainer_expects_it(hub, repo, output_dir, upload_path, said):
+    _, callback, witness = train(output_dir.parent, repo, hub_strategy="checkpoint")
+    shutil.rmtree(output_dir)
+    assert latest_checkpoint(arguments(output_dir)) == str(output_dir / "checkpoint-8")
+    assert digests(output_dir / "checkpoint-8") == witness.checkpoints[8]
+    assert "optimizer, scheduler, random states of 1 process." in said()
+    assert Outbox(output_dir / OUTBOX_NAME).run_id() == callback.sync.run
+    assert not (output_dir / OUTBOX_NAME / "incoming").exists()
+
+
+def test_a_newer_one_of_the_same_run_is_fetched_beside_older_ones_that_are_here(hub, repo, output_dir):
+    train(output_dir.parent, repo, hub_strategy="all_checkpoints")
+    for step in (6, 8):
+        shutil.rmtree(output_dir / f"checkpoint-{step}")
+    assert latest_checkpoint(arguments(output_dir)) == str(output_dir / "checkpoint-8")
+
+
+def test_a_newer_one_of_another_run_does_not_replace_what_is_here(hub, repo, output_dir, tmp_path, said):
+    train(tmp_path, "other", callback={"hub_model_id": repo}, hub_strategy="checkpoint")
+    train(output_dir.parent, repo, hub_strategy="end", max_steps=4)
+    assert latest_checkpoint(arguments(output_dir)) == str(output_dir / "checkpoint-4")
+    assert "another run" in said()
+
+
+@pytest.mark.parametrize("damage", ["content", "cut off", "missing", "no manifest", "manifest"])
+def test_a_damaged_one_is_named_and_the_next_older_is_taken(hub, api, repo, output_dir, damage, said):
+    _, _, witness = train(output_dir.parent, repo, hub_strategy="all_checkpoints")
+    content = (output_dir / "checkpoint-8" / "optimizer.pt").read_bytes()
+    shutil.rmtree(output_dir)
+    file, manifest = "checkpoint-8/optimizer.pt", f"checkpoint-8/{NAME}"
+    change(
+        api,
+        repo,
+        {
+            "content": CommitOperationAdd(file, content[:-1] + b"!"),
+            "cut off": CommitOperationAdd(file, content[:1000]),
+            "missing": CommitOperationDelete(file),
+            "no manifest": CommitOperationDelete(manifest),
+            "manifest": CommitOperationAdd(manifest, b"{}"),
+        }[damage],
+    )
+    assert latest_checkpoint(arguments(output_dir)) == str(output_dir / "checkpoint-6")
+    assert digests(output_dir / "checkpoint-6") == witness.checkpoints[6]
+    assert not (output_dir / "checkpoint-8").exists()
+    assert "checkpoint-8 (step 8)" in said()
+
+
+def test_an_older_last_checkpoint_is_found_in_the_history(hub, api, repo, output_dir, said):
+    _, _, witness = train(output_dir.parent, repo, hub_strategy="checkpoint", hub_always_push=True)
+    shutil.rmtree(output_dir)
+    change(api, repo, CommitOperationAdd("last-checkpoint/optimizer.pt", b"damaged"))
+    assert latest_checkpoint(arguments(output_dir)) == str(output_dir / "checkpoint-6")
+    assert digests(output_dir / "checkpoint-6") == witness.checkpoints[6]
+    assert "optimizer.pt has 7 bytes" in said()
+
+
+def test_an_earlier_commit_can_be_asked_for(hub, api, repo, output_dir):
+    train(output_dir.parent, repo, hub_strategy="checkpoint", hub_always_push=True)
+    shutil.rmtree(output_dir)
+    commit = commit_titled(api, repo, "Training in progress, step 4")
+    assert latest_checkpoint(arguments(output_dir), hub_revision=commit) == str(output_dir / "checkpoint-4")
+
+
+@pytest.mark.parametrize("strategy", ["all_checkpoints", "checkpoint"])
+def test_the_best_checkpoint_comes_too_and_its_path_is_that_of_this_machine(
+    hub, api, repo, output_dir, tmp_path, strategy
+):
+    _, _, witness = train(
+        output_dir.parent,
+        repo,
+        hub_strategy=strategy,
+        hub_always_push=True,
+        eval_strategy="steps",
+        eval_steps=2,
+        metric_for_best_model="eval_loss",
+        greater_is_better=True,  # of a loss that falls: the best is the first
+        load_best_model_at_end=True,
+        max_steps=6,
+    )
+    recorded = json.loads((output_dir / "checkpoint-6" / TRAINER_STATE).read_text())["best_model_checkpoint"]
+    best = Path(recorded).name
+    assert best != "checkpoint-6"
+    shutil.rmtree(output_dir)
+    elsewhere = tmp_path / "elsewhere"
+    found = latest_checkpoint(arguments(elsewhere), hub_model_id=repo)
+    assert found == str(elsewhere / "checkpoint-6")
+    state = json.loads((elsewhere / "checkpoint-6" / TRAINER_STATE).read_text())
+    assert state["best_model_checkpoint"] == str(elsewhere / best)
+    assert digests(elsewhere / best) == witness.checkpoints[int(best.rpartition("-")[2])]
+
+
+def test_a_download_that_broke_off_is_said_and_gone_on_with(hub, repo, output_dir, monkeypatch):
+    monkeypatch.setattr("hub_callbacks.downloads.TRIES", 1)
+    _, _, witness = train(output_dir.parent, repo, hub_strategy="checkpoint")
+    shutil.rmtree(output_dir)
+    with (
+        hub.inject(Fault(r"HEAD .*optimizer\.pt", Answer(503))),
+        pytest.raises(ResumeError, match="Nothing is lost"),
+    ):
+        latest_checkpoint(arguments(output_dir))
+    assert latest_checkpoint(arguments(output_dir)) == str(output_dir / "checkpoint-8")
+    assert digests(output_dir / "checkpoint-8") == witness.checkpoints[8]
+
+
+def test_the_same_line_starts_and_continues_a_run(hub, api, repo, output_dir):
+    from transformers import Trainer
+
+    from hub_callbacks import HubSyncCallback
+    from models import Sentences, classifier
+
+    for steps in (4, 8):
+        args = arguments(output_dir, hub_strategy="checkpoint", max_steps=steps)
+        callback = HubSyncCallback()
+        trainer = Trainer(classifier(), args, train_dataset=Sentences(), callbacks=[callback])
+        trainer.train(resume_from_checkpoint=latest_checkpoint(args))
+        callback.close()
+        shutil.rmtree(output_dir)
+    assert latest_checkpoint(arguments(output_dir)) == str(output_dir / "checkpoint-8")
+    history = json.loads((output_dir / "checkpoint-8" / TRAINER_STATE).read_text())["log_history"]
+    assert [entry["step"] for entry in history if "loss" in entry] == list(range(1, 9))
+
+
+# -- the command
+
+
+def run_command(*arguments):
+    return CliRunner().invoke(app, ["resume", *map(str, arguments)])
+
+
+def test_the_command_prints_the_folder(hub, repo, output_dir):
+    train(output_dir.parent, repo, hub_strategy="checkpoint")
+    shutil.rmtree(output_dir)
+    result = run_command(repo, output_dir)
+    assert (result.exit_code, result.stdout.strip()) == (0, str(output_dir / "checkpoint-8"))
+    assert problem_of(output_dir / "checkpoint-8") is None
+
+
+def test_the_command_says_in_json_what_it_passed_over(hub, api, repo, output_dir):
+    train(output_dir.parent, repo, hub_strategy="all_checkpoints")
+    shutil.rmtree(output_dir)
+    change(api, repo, CommitOperationDelete("checkpoint-8/optimizer.pt"))
+    result = run_command(repo, output_dir, "--json", "--revision", "main")
+    answer = json.loads(result.stdout)
+    assert (result.exit_code, answer["step"], answer["error"]) == (0, 6, None)
+    assert "checkpoint-8" in answer["passed_over"][0]
+
+
+def test_the_exit_code_tells_nothing_found_from_not_understood(hub, repo, output_dir):
+    assert run_command(repo, output_dir).exit_code == 1
+    assert run_command("not/a/repository", output_dir).exit_code == 2
+
+
+def test_the_command_needs_no_torch():
+    import subprocess
+    import sys
+
+    code = "import sys, hub_callbacks.cli, hub_callbacks.restore; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    assert "latest_checkpoint" in hub_callbacks.__all__
