@@ -16,13 +16,14 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from .callback import HubSyncCallback
-    from .errors import HubSyncError, OutboxError, PushNotSent, ResumeError, SettingsError
+    from .errors import ForeignRun, HubSyncError, OutboxError, PushNotSent, ResumeError, SettingsError
     from .localhub import LocalHub
     from .resume import latest_checkpoint
     from .settings import Settings
     from .sync import HubSync
 
 _WHERE = {
+    "ForeignRun": ".errors",
     "HubSync": ".sync",
     "HubSyncCallback": ".callback",
     "HubSyncError": ".errors",
@@ -36,6 +37,7 @@ _WHERE = {
 }
 
 __all__ = [
+    "ForeignRun",
     "HubSync",
     "HubSyncCallback",
     "HubSyncError",

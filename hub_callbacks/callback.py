@@ -72,12 +72,17 @@ class HubSyncCallback(TrainerCallback):
         hub_token: Write token; default is `HF_TOKEN` or the token of `hf auth login`.
         hub_private_repo: Visibility of a repository that has to be created.
         hub_always_push: Push every save, in order, instead of letting newer ones take over.
-        hub_revision: Branch; created when missing.
+        hub_revision: Branch; created when missing. `"step-{step}"` gives each save a branch of its own.
         output_dir: Folder to keep the outbox in, if not where the Trainer writes.
         on_error: `"warn"` (default) or `"raise"`: what the end of training does about pushes that did not arrive.
         finish_timeout: Seconds that the end of training waits without any progress (default 180).
         max_pending_bytes: Bytes that waiting pushes of deleted checkpoints may keep on disk.
         card_template: Path of a Jinja template to make the model card from.
+        hub_keep_last: Number of newest `checkpoint-N/` folders that stay on the Hub; the best stays, too.
+        hub_keep_every: Checkpoints whose step is a multiple of it stay, too.
+        hub_squash: Drop the history of the branch after each save, to free storage; not for `main`.
+        on_foreign_run: `"continue"` (default), `"branch"` or `"refuse"`: what to do in a repository that holds
+            another run's model when training begins.
 
     Raises:
         SettingsError: when the Trainer is made, for a value that cannot work.
@@ -106,6 +111,10 @@ class HubSyncCallback(TrainerCallback):
         finish_timeout: float | None = None,
         max_pending_bytes: int | None = None,
         card_template: str | None = None,
+        hub_keep_last: int | None = None,
+        hub_keep_every: int | None = None,
+        hub_squash: bool | None = None,
+        on_foreign_run: str | None = None,
     ) -> None:
         self._overrides = {
             "hub_model_id": hub_model_id,
@@ -119,6 +128,10 @@ class HubSyncCallback(TrainerCallback):
             "finish_timeout": finish_timeout,
             "max_pending_bytes": max_pending_bytes,
             "card_template": card_template,
+            "hub_keep_last": hub_keep_last,
+            "hub_keep_every": hub_keep_every,
+            "hub_squash": hub_squash,
+            "on_foreign_run": on_foreign_run,
         }
         self._runs: dict[Settings, Run] = {}
         self._run: Run | None = None

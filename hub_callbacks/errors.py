@@ -17,5 +17,9 @@ class PushNotSent(HubSyncError, RuntimeError):
     """A push that has not reached the Hub when its run ended. It waits in the outbox."""
 
 
+class ForeignRun(HubSyncError, RuntimeError):
+    """The repository holds another run's model, and the settings say not to go on top of it."""
+
+
 class ResumeError(HubSyncError, RuntimeError):
     """A checkpoint that is known to exist could not be fetched; starting anew would lose what it holds."""

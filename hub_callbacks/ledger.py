@@ -44,6 +44,7 @@ class Entry:
         notes: What was changed or left out on the way, for people.
         place: Repository and branch that it went to (`done`).
         slots: What of it is there (`done`): an older push must not write that any more.
+        foreign: The run whose model was found there, if it is another one.
     """
 
     push: str
@@ -61,6 +62,7 @@ class Entry:
     notes: tuple[str, ...] = ()
     place: str | None = None
     slots: tuple[str, ...] = ()
+    foreign: str | None = None
 
 
 _FIELDS = frozenset(field.name for field in fields(Entry))

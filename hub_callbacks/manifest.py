@@ -10,6 +10,7 @@ from typing import Any
 
 from .checkpoint_manifest import Origin
 from .plan import CARD
+from .retention import Retention
 from .snapshot import Frozen
 
 FORMAT = 1
@@ -28,11 +29,13 @@ class Target:
         repo_id: `"owner/name"`, or `"name"` for a repository of the token's user.
         revision: Branch; `None` is `main`.
         private: Visibility if the repository has to be created; `None` takes the Hub's default.
+        from_scratch: Whether a branch that has to be made begins at the first commit, without what is on `main`.
     """
 
     repo_id: str
     revision: str | None = None
     private: bool | None = None
+    from_scratch: bool = False
 
     @property
     def place(self) -> str:
@@ -70,6 +73,8 @@ class Push:
         keep: Whether a newer push may not take over parts of it (`hub_always_push`).
         urgent: Whether it goes ahead of the others.
         origin: What the training process knows of the checkpoints in it.
+        retention: Which older checkpoints go when this one comes; `None` keeps all.
+        asks_whose: Whether the pusher is to say if another run's model is there.
     """
 
     id: str
@@ -85,6 +90,8 @@ class Push:
     keep: bool = False
     urgent: bool = False
     origin: Origin = field(default_factory=Origin)
+    retention: Retention | None = None
+    asks_whose: bool = False
 
     @property
     def slots(self) -> frozenset[str]:
@@ -135,6 +142,7 @@ def load(folder: Path) -> Push:
             folder=folder,
             target=Target(**values.pop("target")),
             origin=Origin(**values.pop("origin", {})),
+            retention=Retention(**retention) if (retention := values.pop("retention", None)) else None,
             parts=parts,
             **values,
         )

@@ -76,6 +76,7 @@ class Plan:
         parts: What is pushed; the card is rendered by the pusher and is no part here.
         card: Whether the model card goes along.
         urgent: Whether it goes ahead of what is queued: the machine may be gone soon.
+        best: Step of the best checkpoint so far; retention never deletes it.
     """
 
     message: str
@@ -83,6 +84,7 @@ class Plan:
     parts: tuple[Part, ...] = ()
     card: bool = True
     urgent: bool = False
+    best: int | None = None
 
 
 def is_training_state(file: str) -> bool:

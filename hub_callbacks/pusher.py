@@ -252,6 +252,7 @@ class Pusher:
                 notes=tuple(sent.notes),
                 place=push.target.place,
                 slots=tuple(sorted(sent.slots)),
+                foreign=sent.foreign,
             )
         )
 

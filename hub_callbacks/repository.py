@@ -41,12 +41,14 @@ class Remote:
         revision: Branch.
         head: Identifier of the commit.
         root: Paths of the files at the root.
+        folders: Names of the folders at the root.
     """
 
     repo_id: str
     revision: str
     head: str
     root: frozenset[str]
+    folders: frozenset[str] = frozenset()
 
 
 class Repository:
@@ -83,7 +85,7 @@ class Repository:
         if key not in self._ensured:
             url = self._api.create_repo(target.repo_id, private=target.private, exist_ok=True, token=self.token)
             if target.revision not in (None, "main"):
-                self._ensure_branch(url.repo_id, target.revision)
+                self._ensure_branch(url.repo_id, target.revision, target.from_scratch)
             self._ensured[key] = url.repo_id
         return self._ensured[key]
 
@@ -114,7 +116,7 @@ class Repository:
         """The repository or branch may be gone: the next `ensure` asks the Hub again."""
         self._ensured.clear()
 
-    def _ensure_branch(self, repo_id: str, branch: str) -> None:
+    def _ensure_branch(self, repo_id: str, branch: str, from_scratch: bool) -> None:
         refs = self._api.list_repo_refs(repo_id, token=self.token)
         if branch in {ref.name for ref in refs.branches} or branch.startswith("refs/pr/"):
             return
@@ -128,7 +130,14 @@ class Repository:
                 f"{branch!r} is the identifier of a commit, and only a branch can be pushed to. "
                 "Set hub_revision to the name of one."
             )
-        self._api.create_branch(repo_id, branch=branch, exist_ok=True, token=self.token)
+        first = self._api.list_repo_commits(repo_id, token=self.token)[-1].commit_id if from_scratch else None
+        self._api.create_branch(repo_id, branch=branch, revision=first, exist_ok=True, token=self.token)
+
+    def squash(self, remote: Remote, message: str) -> None:
+        """Drops the history of a branch: its files stay, and what only older commits refer to is freed."""
+        self._api.super_squash_history(
+            remote.repo_id, branch=remote.revision, commit_message=message, token=self.token
+        )
 
     def look(self, target: Target) -> Remote:
         """The state of the branch, to build a commit on."""
@@ -136,20 +145,19 @@ class Repository:
         revision = target.revision or "main"
         head = self._api.repo_info(repo_id, revision=revision, token=self.token).sha
         assert head is not None
-        return Remote(repo_id, revision, head, frozenset(self._list(repo_id, head, None)))
+        tree = list(self._api.list_repo_tree(repo_id, revision=head, token=self.token))
+        files = frozenset(entry.path for entry in tree if isinstance(entry, RepoFile))
+        return Remote(repo_id, revision, head, files, frozenset(entry.path for entry in tree) - files)
 
     def files_below(self, remote: Remote, folder: str) -> list[str]:
         """Paths of all files under a folder, at the commit of `remote`; empty when there is no such folder."""
         try:
-            return self._list(remote.repo_id, remote.head, folder)
+            tree = self._api.list_repo_tree(
+                remote.repo_id, folder, recursive=True, revision=remote.head, token=self.token
+            )
+            return [entry.path for entry in tree if isinstance(entry, RepoFile)]
         except EntryNotFoundError:
             return []
-
-    def _list(self, repo_id: str, revision: str, folder: str | None) -> list[str]:
-        tree = self._api.list_repo_tree(
-            repo_id, folder, recursive=folder is not None, revision=revision, token=self.token
-        )
-        return [entry.path for entry in tree if isinstance(entry, RepoFile)]
 
     def read_text(self, remote: Remote, path: str) -> str:
         """The text of a file at the commit of `remote`."""
@@ -201,13 +209,13 @@ class Repository:
         Args:
             uploaded: What `upload` gave.
             texts: Path in the repository → content, of what is made here: the card, manifests.
-            deletions: Paths in the repository.
+            deletions: Paths in the repository; a folder's ends with `/`.
         """
         operations: list[CommitOperationAdd | CommitOperationDelete] = [
             operation for operation in uploaded if operation.path_in_repo not in texts
         ]
         operations += [CommitOperationAdd(path, content) for path, content in texts.items()]
-        operations += [CommitOperationDelete(path, is_folder=False) for path in deletions]
+        operations += [CommitOperationDelete(path, is_folder=path.endswith("/")) for path in deletions]
         return self._api.create_commit(
             remote.repo_id,
             operations,

@@ -63,7 +63,7 @@ class Run:
         self._has_seen_evaluation = self._card_due = False
         self._saved.clear()
         self._incomplete = None
-        self.sync.run = self.sync.outbox.run_id()  # that of the checkpoint which was fetched meanwhile
+        self.sync.look_for_another_run()
         self.facts = CardFacts(self.settings.template, self.facts.options)
         self.learn(state, seen)
 
@@ -110,7 +110,7 @@ class Run:
                 self._push(plan_end(folder, state.global_step), state, step)
 
     def learn(self, state: Any, seen: dict[str, Any]) -> None:
-        self.facts.learn(self.args, state, self.sync.hub_model_id, self.settings.hub_revision, seen)
+        self.facts.learn(self.args, state, self.sync.hub_model_id, self.sync.target.revision, seen)
 
     def push_output_dir(
         self,
@@ -171,12 +171,14 @@ class Run:
         self._saved.add(step)
         plan = plan_save(self.settings.hub_strategy, checkpoint, step, self._message(state, step))
         if plan is not None:
-            self._push(replace(plan, urgent=is_urgent), state)
+            plan = replace(plan, urgent=is_urgent, best=state.best_global_step)
+            self._push(plan, state, target=self.sync.target_of(step))
 
     def _push_card(self, state: Any, message: str) -> None:
         self._card_due = False
         plan = plan_evaluate(self.settings.hub_strategy, state.global_step, message)
-        if plan is not None:
+        # With a branch for each save there is none for a card alone; `main` waits for the final model.
+        if plan is not None and not (self._is_training and self.settings.has_revision_per_step):
             self._push(plan, state)
 
     def _push(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -11,16 +12,19 @@ from pathlib import Path
 from . import checkpoint_manifest
 from .card_push import card_files, remember
 from .checkpoint_manifest import FileFacts, manifest_below
+from .foreign_run import foreign_run
 from .manifest import Push, PushPart
 from .outbox import Outbox
 from .plan import MODEL, stale_shards
 from .redaction import secret_in
 from .repository import CommitInfo, Remote, Repository, Uploaded, facts_of
+from .retention import retired
 from .verdict import refused_metadata
 
 logger = logging.getLogger(__name__)
 
 CARD_TRIES = 3
+_NUMBERED = re.compile(r"checkpoint-(\d+)")
 
 
 class ChangedWhileSent(Exception):
@@ -35,6 +39,7 @@ class Sent:
         commit: `None` for a push that only makes sure of the repository, or of which nothing was left.
         slots: What of the push is on the Hub now.
         nothing_left: Whether all its files were rewritten before they could be sent.
+        foreign: The run whose model was found there, if it is another one.
     """
 
     repo_id: str
@@ -43,6 +48,7 @@ class Sent:
     size: int = 0
     notes: list[str] = field(default_factory=list)
     nothing_left: bool = False
+    foreign: str | None = None
 
 
 def send(push: Push, repository: Repository, outbox: Outbox) -> Sent:
@@ -53,8 +59,9 @@ def send(push: Push, repository: Repository, outbox: Outbox) -> Sent:
         Exception: whatever the client raises; see `verdict.judge`.
     """
     if not push.slots:
-        notes = repository.rehearse(push.target)
-        return Sent(repository.ensure(push.target), notes=notes)
+        sent = Sent(repository.ensure(push.target), notes=repository.rehearse(push.target))
+        sent.foreign = foreign_run(push, repository, outbox) if push.asks_whose else None
+        return sent
     remote = repository.look(push.target)
     sent = Sent(remote.repo_id)
     push = _without_changed_parts(push, sent.notes)
@@ -72,6 +79,7 @@ def send(push: Push, repository: Repository, outbox: Outbox) -> Sent:
             deletions += [path for path in repository.files_below(remote, part.prefix) if path not in written]
         elif part.slot == MODEL:
             deletions += stale_shards(part.files, remote.root)
+    deletions += _retired(push, remote)
     with ThreadPoolExecutor(1, "hub_callbacks-card") as aside:  # a card takes as long as some megabytes do
         cards = aside.submit(_cards, push, repository, outbox, remote, [], sent.notes)
         uploaded = repository.upload(remote, additions)
@@ -80,7 +88,26 @@ def send(push: Push, repository: Repository, outbox: Outbox) -> Sent:
         raise ChangedWhileSent("a file of the push was rewritten while it was read; nothing was committed")
     sent.size = sum(frozen.size for part in push.parts for path, frozen in part.files.items() if path in additions)
     sent.commit = _commit(push, repository, outbox, remote, uploaded, manifests, cards.result(), deletions, sent)
+    if push.retention and push.retention.squash and manifests:
+        _squash(push, repository, remote, sent.notes)
     return sent
+
+
+def _retired(push: Push, remote: Remote) -> list[str]:
+    """Checkpoint folders that make room for the one in a push."""
+    is_numbered = f"checkpoint-{push.step}" in {part.prefix for part in push.parts}
+    if push.retention is None or not is_numbered:
+        return []
+    there = [int(match[1]) for name in remote.folders if (match := _NUMBERED.fullmatch(name))]
+    return [f"checkpoint-{step}/" for step in retired(there, push.step, push.retention)]
+
+
+def _squash(push: Push, repository: Repository, remote: Remote, notes: list[str]) -> None:
+    try:
+        repository.squash(remote, push.message)
+    except Exception as error:  # the push has arrived all the same
+        logger.warning("%s could not be squashed", remote.revision, exc_info=error)
+        notes.append(f"the history of {remote.revision} could not be squashed ({type(error).__name__})")
 
 
 def _cards(

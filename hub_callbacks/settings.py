@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from .errors import SettingsError
+from .retention import Retention
 
 STRATEGIES = ("end", "every_save", "checkpoint", "all_checkpoints")
 ON_ERROR = ("warn", "raise")
+ON_FOREIGN_RUN = ("continue", "branch", "refuse")
 OUTBOX_NAME = "_hub_sync"
 """The folder in `output_dir` that holds what is not yet on the Hub. The Trainer's own uploads leave out
 names that start with an underscore."""
@@ -46,7 +48,16 @@ class Settings:
         hub_private_repo: Visibility of a repository that has to be created; `None` takes the Hub's default.
         hub_always_push: Push every save in order, instead of letting a newer one take over the paths that it
             writes too.
-        hub_revision: Branch to push to, created when missing; `None` is `main`.
+        hub_revision: Branch to push to, created when missing; `None` is `main`. With `{step}` in it, such as
+            `"step-{step}"`, each save goes to a branch of its own, and the final model to `main`.
+        hub_keep_last: Number of newest `checkpoint-N/` folders that stay on the Hub (`all_checkpoints`). Older
+            ones are deleted in the commit of a newer one; the best never is. `None` keeps all.
+        hub_keep_every: Checkpoints whose step is a multiple of it stay, too.
+        hub_squash: Drop the history of the branch after each save, so that the storage of what was deleted or
+            replaced is freed. Not for `main`: people may refer to its commits.
+        on_foreign_run: What happens when the repository holds another run's model when training begins:
+            `"continue"` says so and goes on top of it, `"branch"` pushes to the branch `run-<identifier>`,
+            `"refuse"` raises `ForeignRun`. The latter two wait for the Hub's answer before the first step.
         on_error: What happens at the end of a run with pushes that did not arrive: `"warn"` logs a summary,
             `"raise"` raises `PushNotSent`.
         finish_timeout: Seconds that the end of a run waits without any progress before it gives up.
@@ -69,6 +80,10 @@ class Settings:
     finish_timeout: float = 180.0
     max_pending_bytes: int | None = None
     card_template: Path | None = None
+    hub_keep_last: int | None = None
+    hub_keep_every: int | None = None
+    hub_squash: bool = False
+    on_foreign_run: str = "continue"
 
     def __post_init__(self) -> None:
         _require(
@@ -88,19 +103,50 @@ class Settings:
             or (isinstance(self.max_pending_bytes, int) and self.max_pending_bytes >= 0),
             f"max_pending_bytes is {self.max_pending_bytes!r}; it is a number of bytes, or None.",
         )
+        for name in ("hub_keep_last", "hub_keep_every"):
+            value = getattr(self, name)
+            is_count = isinstance(value, int) and not isinstance(value, bool) and value > 0
+            _require(value is None or is_count, f"{name} is {value!r}; it is a whole number, 1 or more, or None.")
+            _require(
+                value is None or self.hub_strategy == "all_checkpoints",
+                f"{name} is for hub_strategy='all_checkpoints'; {self.hub_strategy!r} pushes no checkpoint-N.",
+            )
+        _require(
+            self.on_foreign_run in ON_FOREIGN_RUN,
+            f"on_foreign_run is {self.on_foreign_run!r}; it can be {', '.join(map(repr, ON_FOREIGN_RUN))}.",
+        )
+        _require(
+            not self.hub_squash or self.hub_revision not in (None, "main"),
+            "hub_squash drops the history of the branch that is pushed to, and that is main. Set hub_revision to "
+            "another branch; the history of main is squashed by hand with HfApi.super_squash_history.",
+        )
         _require(
             self.hub_token is None or (isinstance(self.hub_token, str) and bool(self.hub_token.strip())),
             "hub_token is empty; leave it out to use HF_TOKEN or the token of `hf auth login`.",
         )
         _check_repo_id(self.hub_model_id)
         if self.hub_revision is not None:
-            _check_branch(self.hub_revision)
+            _check_branch(self.hub_revision.replace("{step}", "0"))
         if self.card_template is not None:
             _check_template(self.card_template)
 
     @property
     def outbox(self) -> Path:
         return self.output_dir / OUTBOX_NAME
+
+    @property
+    def has_revision_per_step(self) -> bool:
+        return self.hub_revision is not None and "{step}" in self.hub_revision
+
+    def retention(self, best: int | None) -> Retention | None:
+        """What becomes of older checkpoints on the Hub.
+
+        Args:
+            best: Step of the best checkpoint so far.
+        """
+        if self.hub_keep_last is None and self.hub_keep_every is None and not self.hub_squash:
+            return None
+        return Retention(self.hub_keep_last, self.hub_keep_every, best, self.hub_squash)
 
     @property
     def template(self) -> str | None:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from . import ledger
 from .checkpoint_manifest import Origin, installed_versions
 from .companion import Companion
-from .errors import PushNotSent
+from .errors import ForeignRun, PushNotSent
 from .manifest import CARD_FACTS, LOCAL_CARD, Push, PushPart, Target
 from .outbox import Outbox
 from .plan import Plan
@@ -45,6 +45,8 @@ EXIT_GRACE = 15.0
 """Seconds that an interpreter which ends before its training has ended gives to what waits."""
 SETTLE = 2.0
 """Seconds without news after which a refusal counts: another token or a new push makes the pusher try again."""
+ANSWER_WITHIN = 60.0
+"""Seconds that training waits before step 1 for whose model is in the repository, where the settings need that."""
 HEARTBEAT = 30.0
 """Seconds between two lines in the log while the end of a run waits, where no progress bar is shown."""
 
@@ -63,7 +65,8 @@ class HubSync:
 
     def __init__(self, settings: Settings, orders: Orders | None = None) -> None:
         self.settings = settings
-        self.target = Target(settings.hub_model_id, settings.hub_revision, settings.hub_private_repo)
+        branch = None if settings.has_revision_per_step else settings.hub_revision
+        self.target = Target(settings.hub_model_id, branch, settings.hub_private_repo)
         self.outbox = Outbox(settings.outbox)
         self.run = self.outbox.run_id()
         self.world_size: int | None = None
@@ -116,6 +119,63 @@ class HubSync:
             self._creation = self._queue(plan, None, None, {}).id
         except OSError as error:
             logger.warning("%s cannot take pushes (%s); nothing is pushed until it can.", self.outbox.root, error)
+
+    def target_of(self, step: int) -> Target:
+        """Where the save of a step goes."""
+        if not self.settings.has_revision_per_step:
+            return self.target
+        assert self.settings.hub_revision is not None
+        branch = self.settings.hub_revision.replace("{step}", str(step))
+        return replace(self.target, revision=branch, from_scratch=True)
+
+    def look_for_another_run(self) -> None:
+        """Has the pusher say whose model is in the repository, and keeps to `on_foreign_run`; before step 1.
+
+        Raises:
+            ForeignRun: with `"refuse"`, when it is another run's, or when the Hub does not say.
+        """
+        self.run = self.outbox.run_id()  # that of the checkpoint which was fetched meanwhile, perhaps
+        policy, own_branch = self.settings.on_foreign_run, f"run-{self.run}"
+        if self.target.revision == own_branch:
+            return
+        plan = Plan("look whose model is there", 0, card=False)
+        try:
+            self._creation = question = self._queue(plan, None, None, {}, asks_whose=True).id
+        except OSError as error:
+            logger.warning("%s cannot take pushes: %s", self.outbox.root, error)
+            question = ""
+        if policy == "continue":
+            return
+        answer = self._answer(question)
+        if answer is not None and answer.foreign is None:
+            return
+        where = self.target.place
+        what = f"The Hub did not say whose model {where} holds"
+        if answer is not None:
+            what = f"{where} holds the model of another run ({answer.foreign})"
+        if policy == "refuse":
+            raise ForeignRun(
+                f"{what}, and on_foreign_run is 'refuse'. Nothing was pushed. Choose another hub_model_id or "
+                "hub_revision, continue that run with hub_callbacks.latest_checkpoint, or set on_foreign_run."
+            )
+        self.target = replace(self.target, revision=own_branch, from_scratch=True)
+        logger.warning(
+            "%s. This run goes to the branch %s; to continue it elsewhere, set hub_revision to that.",
+            what,
+            own_branch,
+        )
+
+    def _answer(self, question: str) -> ledger.Entry | None:
+        """What the pusher says to a question; `None` when it cannot."""
+        until = time.monotonic() + ANSWER_WITHIN
+        while question and time.monotonic() < until:
+            self._read_news()
+            entry = self._fate(question)
+            if entry is not None and entry.state in (ledger.DONE, ledger.REFUSED):
+                return entry if entry.state == ledger.DONE else None
+            with self._news:
+                self._news.wait(0.2)
+        return None
 
     def use_token(self, token: str) -> None:
         """Has what is sent from now on sent with another token."""
@@ -192,6 +252,7 @@ class HubSync:
         replacements: Mapping[str, bytes],
         description: str = "",
         target: Target | None = None,
+        asks_whose: bool = False,
     ) -> Push:
         with self.outbox.stage() as staged:
             frozen: dict[Path, Frozen] = {}
@@ -229,6 +290,8 @@ class HubSync:
                     keep=self.settings.hub_always_push,
                     urgent=plan.urgent,
                     origin=Origin(self.world_size, dict(installed_versions())),
+                    retention=self.settings.retention(plan.best),
+                    asks_whose=asks_whose,
                 ),
             )
         self._companion.ring()
@@ -264,6 +327,13 @@ class HubSync:
                 if entry.state in ledger.FINAL:
                     self._last_progress = time.monotonic()
                 self._reporter.take(entry, entry.push in self._futures)
+                if entry.foreign and entry.push == self._creation and self.settings.on_foreign_run == "continue":
+                    logger.warning(
+                        "%s holds the model of another run (%s). This one's goes on top of it; that one stays in "
+                        "the history. If that is not meant, see on_foreign_run.",
+                        entry.place,
+                        entry.foreign,
+                    )
             fates = [(future, self._fate(push_id)) for push_id, future in self._open().items()]
             self._news.notify_all()
         for future, fate in fates:  # outside of the lock: a user's callbacks run in here

@@ -187,8 +187,8 @@ def test_the_best_checkpoint_comes_too_and_its_path_is_that_of_this_machine(
         hub_always_push=True,
         eval_strategy="steps",
         eval_steps=2,
-        metric_for_best_model="eval_loss",
-        greater_is_better=True,  # of a loss that falls: the best is the first
+        metric_for_best_model="accuracy",
+        trainer_options={"compute_metrics": lambda prediction: {"accuracy": 0.5}},  # the first stays the best
         load_best_model_at_end=True,
         max_steps=6,
     )

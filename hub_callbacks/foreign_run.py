@@ -1,0 +1,50 @@
+"""Whose model a repository holds: this run's, or that of another one that it would go on top of."""
+
+from __future__ import annotations
+
+import re
+
+from . import checkpoint_manifest, ledger
+from .manifest import Push
+from .outbox import Outbox
+from .plan import LAST_CHECKPOINT
+from .repository import EntryNotFoundError, Remote, Repository
+
+UNKNOWN = "unknown"
+"""A model that says nothing about the run it comes from."""
+
+_WEIGHTS = re.compile(r".*\.(safetensors|bin|pt|msgpack|h5|gguf)(\.index\.json)?")
+_NUMBERED = re.compile(r"checkpoint-(\d+)")
+
+
+def foreign_run(push: Push, repository: Repository, outbox: Outbox) -> str | None:
+    """The run whose model is where a push goes, if it is not the push's own.
+
+    A run that continues another's checkpoint has its identifier, and so has one that starts again in the same
+    output folder. Where there are no checkpoints to ask, what this outbox has sent there is this run's.
+
+    Returns:
+        An identifier or `UNKNOWN`; `None` where there is no other run's model.
+    """
+    remote = repository.look(push.target)
+    last = _run_of(LAST_CHECKPOINT, remote, repository)
+    if last is not None:
+        return last if last != push.run else None
+    entries = outbox.ledger.all_entries()
+    if any(entry.state == ledger.DONE and entry.commit and entry.place == push.target.place for entry in entries):
+        return None
+    newest = max((int(match[1]) for name in remote.folders if (match := _NUMBERED.fullmatch(name))), default=None)
+    if newest is not None:
+        run = _run_of(f"checkpoint-{newest}", remote, repository) or UNKNOWN
+        return run if run != push.run else None
+    return UNKNOWN if any(map(_WEIGHTS.fullmatch, remote.root)) else None
+
+
+def _run_of(folder: str, remote: Remote, repository: Repository) -> str | None:
+    if folder not in remote.folders:
+        return None
+    try:
+        text = repository.read_text(remote, f"{folder}/{checkpoint_manifest.NAME}")
+        return checkpoint_manifest.load(text).run
+    except (EntryNotFoundError, ValueError):
+        return UNKNOWN
