@@ -1,4 +1,4 @@
-"""The one module that talks to huggingface_hub: repository, branch, commit, and what is there already."""
+"""Pushing by way of huggingface_hub: repository, branch, commit, what is there already. `downloads` reads."""
 
 from __future__ import annotations
 

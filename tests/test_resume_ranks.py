@@ -1,0 +1,98 @@
+"""Several processes continue from the Hub: one download, one step for all, sharded and full states alike."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+
+SCRIPT = """
+import sys
+import torch.distributed
+sys.path.insert(0, {tests!r})
+from models import *
+from transformers import Trainer, TrainerCallback
+from hub_callbacks import HubSyncCallback, latest_checkpoint
+
+class Stop(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_training_stop = state.global_step >= {until}
+
+args = arguments({output_dir!r}, hub_strategy="checkpoint", max_steps=8, save_steps=4, {changes})
+trainer = Trainer(
+    classifier(), args, train_dataset=Sentences(48), callbacks=[Stop(), HubSyncCallback()]
+)
+trainer.train(resume_from_checkpoint=latest_checkpoint(args))
+if torch.distributed.is_initialized():
+    torch.distributed.destroy_process_group()
+"""
+
+
+def run(output_dir: Path, processes: int = 2, until: int = 8, changes: str = "") -> str:
+    """What the processes have said."""
+    script = output_dir.parent / f"{output_dir.name}-{processes}-{until}.py"
+    values: dict[str, Any] = {"tests": str(Path(__file__).parent), "output_dir": str(output_dir)}
+    script.write_text(SCRIPT.format(until=until, changes=changes, **values))
+    torchrun = ["-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--standalone"]
+    job = subprocess.Popen(
+        [sys.executable, *(torchrun if processes > 1 else []), str(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        output, _ = job.communicate(timeout=240)
+    except subprocess.TimeoutExpired:
+        os.killpg(job.pid, signal.SIGKILL)
+        raise
+    assert job.returncode == 0, output[-3000:]
+    return output
+
+
+def history(output_dir: Path) -> list[dict[str, float]]:
+    return json.loads((output_dir / "checkpoint-8" / "trainer_state.json").read_text())["log_history"]
+
+
+def test_one_process_downloads_for_all_and_another_number_of_processes_is_said(hub, repo, tmp_path):
+    run(tmp_path / repo, until=4)
+    shutil.rmtree(tmp_path / repo)
+    seen = len(hub.requests)
+    output = run(tmp_path / repo)
+    fetched = [r for r in hub.requests[seen:] if r.method == "HEAD" and "optimizer.pt" in r.path]
+    assert len(fetched) == 1
+    assert output.count("Continuing from") == 1 and "random states of 2 processes" in output
+    shutil.rmtree(tmp_path / repo / "checkpoint-8")
+    assert "saved by 2 processes and is continued by 1" in run(tmp_path / repo, processes=1)
+
+
+@pytest.mark.skipif(int(transformers.__version__.split(".")[0]) < 5, reason="needs a GPU before transformers 5")
+@pytest.mark.parametrize("state_dict", ["FULL_STATE_DICT", "SHARDED_STATE_DICT"])
+def test_fsdp_goes_on_from_the_hub_as_if_nothing_had_happened(hub, repo, tmp_path, state_dict):
+    config = {"transformer_layer_cls_to_wrap": ["BertLayer"], "state_dict_type": state_dict}
+    changes = f'fsdp="full_shard auto_wrap", fsdp_config={config!r}'
+    run(tmp_path / f"{repo}-whole", changes=changes)
+    run(tmp_path / repo, until=4, changes=changes)
+    shutil.rmtree(tmp_path / repo)
+    assert "comes from last-checkpoint (step 4)" in run(tmp_path / repo, changes=changes)
+    assert history(tmp_path / repo) == history(tmp_path / f"{repo}-whole")
+
+
+def test_one_process_that_fails_to_download_ends_all_of_them(hub, repo, tmp_path):
+    from hub_callbacks.localhub import Answer, Fault
+
+    run(tmp_path / repo, until=4)
+    shutil.rmtree(tmp_path / repo)
+    with (
+        hub.inject(Fault(r"HEAD .*optimizer\.pt", Answer(403))),
+        pytest.raises(AssertionError, match="could not be downloaded"),
+    ):
+        run(tmp_path / repo)
