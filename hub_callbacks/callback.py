@@ -14,6 +14,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from . import takeover
 from .errors import HubSyncError
 from .final_model import is_sharded
+from .node_run import NodeRun
+from .nodes import Nodes, find_nodes
 from .run import Run
 from .settings import Settings, resolve
 from .summary import Summary
@@ -25,9 +27,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def _on_main_process(event: Callable[..., None]) -> Callable[..., None]:
-    """An event that only the world's process zero reacts to, with its cost added up.
+def _on_pushing_process(event: Callable[..., None]) -> Callable[..., None]:
+    """An event that only processes that push react to, with its cost added up.
 
+    These are the world's process zero and the first process of each node whose folder that one does not see.
     Whatever goes wrong in it is said, and does not end the training.
     """
 
@@ -39,9 +42,9 @@ def _on_main_process(event: Callable[..., None]) -> Callable[..., None]:
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        if not state.is_world_process_zero or state.is_hyper_param_search:
+        run = self._run_here(args, state)
+        if run is None:
             return
-        run = self.run_of(args)
         started = time.perf_counter()
         try:
             event(self, run, state, **kwargs)
@@ -135,6 +138,8 @@ class HubSyncCallback(TrainerCallback):
         }
         self._runs: dict[Settings, Run] = {}
         self._run: Run | None = None
+        self._nodes: Nodes | None = None
+        self._node_run: NodeRun | None = None
         self._has_said_search = False
         takeover.install()
 
@@ -177,6 +182,8 @@ class HubSyncCallback(TrainerCallback):
         """Waits as `finish` does and ends the background process; done by itself when the interpreter ends."""
         for run in self._runs.values():
             run.sync.close()
+        if self._node_run is not None:
+            self._node_run.sync.close()
 
     def run_of(self, args: TrainingArguments) -> Run:
         """The run of a Trainer with these arguments, made when it is asked for first.
@@ -194,6 +201,12 @@ class HubSyncCallback(TrainerCallback):
             self._run = self._runs[settings] = run
         return run
 
+    def _run_here(self, args: TrainingArguments, state: TrainerState) -> Run | NodeRun | None:
+        """What this process has to do with pushing: the run, what is sent from this node, or nothing."""
+        if state.is_hyper_param_search:
+            return None
+        return self.run_of(args) if state.is_world_process_zero else self._node_run
+
     def on_init_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
@@ -208,14 +221,34 @@ class HubSyncCallback(TrainerCallback):
                 self._has_said_search = True
                 logger.warning("The trials of a hyperparameter search are not pushed; a train() after it is.")
             return
-        self._training_begins(args, state, control, **kwargs)
+        self._find_nodes(args, state)
+        if state.is_world_process_zero:
+            self._training_begins(args, state, control, **kwargs)
 
-    @_on_main_process
+    def _find_nodes(self, args: TrainingArguments, state: TrainerState) -> None:
+        """On all processes, whatever is wrong on one of them: it has collectives in it."""
+        repository = self._run.sync.hub_model_id if state.is_world_process_zero and self._run else None
+        nodes = self._nodes = find_nodes(args, repository)
+        self._node_run = None
+        if nodes is None or nodes.here == 0 or not nodes.is_head or nodes.hub_model_id is None:
+            return
+        try:
+            settings = resolve(args, self._overrides | {"hub_model_id": nodes.hub_model_id})
+            if settings.pushes_checkpoints:
+                self._node_run = NodeRun(args, settings, nodes)
+        except Exception as error:
+            logger.warning(
+                "The checkpoint files of node %d cannot be pushed, so no checkpoint will be whole on the Hub.",
+                nodes.here,
+                exc_info=error,
+            )
+
+    @_on_pushing_process
     def _training_begins(self, run: Run, state: TrainerState, **seen: Any) -> None:
-        run.begins(state, seen)
+        run.begins(state, seen, self._nodes)
 
-    @_on_main_process
-    def on_step_begin(self, run: Run, state: TrainerState, **seen: Any) -> None:
+    @_on_pushing_process
+    def on_step_begin(self, run: Run | NodeRun, state: TrainerState, **seen: Any) -> None:
         run.goes_on(state)
 
     def on_step_end(
@@ -225,33 +258,34 @@ class HubSyncCallback(TrainerCallback):
         if is_sharded(args) and (state.global_step >= state.max_steps or control.should_training_stop):
             control.should_save = True
 
-    @_on_main_process
-    def on_evaluate(self, run: Run, state: TrainerState, **seen: Any) -> None:
+    @_on_pushing_process
+    def on_evaluate(self, run: Run | NodeRun, state: TrainerState, **seen: Any) -> None:
         run.was_evaluated(state, seen)
 
-    @_on_main_process
-    def on_save(self, run: Run, state: TrainerState, **seen: Any) -> None:
+    @_on_pushing_process
+    def on_save(self, run: Run | NodeRun, state: TrainerState, **seen: Any) -> None:
         run.was_saved(state)
 
-    @_on_main_process
-    def _training_ends(self, run: Run, state: TrainerState, **seen: Any) -> None:
+    @_on_pushing_process
+    def _training_ends(self, run: Run | NodeRun, state: TrainerState, **seen: Any) -> None:
         run.ends(state, seen)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._training_ends(args, state, control, **kwargs)
-        if not state.is_world_process_zero or state.is_hyper_param_search:
+        run = self._run_here(args, state)
+        if run is None:
             return
         if args.world_size == 1:
             self.finish(show=not args.disable_tqdm)
         else:
             # The other ranks may enter a collective next; the wait is when the script ends.
-            self.sync.wait_at_exit = True
+            run.sync.wait_at_exit = True
 
     # A Trainer may copy or pickle its callbacks (hyperparameter search does); processes do not travel.
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_run": None, "_runs": {}}
+        return self.__dict__ | {"_run": None, "_runs": {}, "_node_run": None}
 
 
 def find(trainer: Any) -> HubSyncCallback | None:

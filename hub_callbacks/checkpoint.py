@@ -11,7 +11,7 @@ import json
 import re
 import time
 import zipfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,24 +35,28 @@ def is_marked_incomplete(checkpoint: Path) -> bool:
     return (checkpoint / INCOMPLETE_MARKER).exists()
 
 
-def is_complete(checkpoint: Path, args: Any) -> bool:
+def is_complete(checkpoint: Path, args: Any, ranks: Iterable[int] | None = None) -> bool:
     """Whether no marker stands in it, and the random state of each process does.
 
     Args:
         args: The `TrainingArguments`.
+        ranks: The processes that write to this folder; `None` for all.
     """
     if is_marked_incomplete(checkpoint):
         return False
     if args.world_size == 1 or args.save_only_model:
         return True
-    states = [checkpoint / f"rng_state_{rank}.pth" for rank in range(args.world_size)]
+    ranks = range(args.world_size) if ranks is None else ranks
+    states = [checkpoint / f"rng_state_{rank}.pth" for rank in ranks]
     return all(zipfile.is_zipfile(state) for state in states)  # its end is written last
 
 
-def wait_for_ranks(checkpoint: Path, args: Any) -> None:
+def wait_for_ranks(checkpoint: Path, args: Any, ranks: Iterable[int] | None = None) -> None:
     """Gives the other processes a moment to finish their files; they wait for nothing meanwhile."""
     until = time.monotonic() + WAIT_FOR_RANKS
-    while not is_marked_incomplete(checkpoint) and not is_complete(checkpoint, args) and time.monotonic() < until:
+    while not is_marked_incomplete(checkpoint) and time.monotonic() < until:
+        if is_complete(checkpoint, args, ranks):
+            return
         time.sleep(0.02)
 
 

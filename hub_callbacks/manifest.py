@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .checkpoint_manifest import Origin
-from .plan import CARD
+from .plan import CARD, Meeting
 from .retention import Retention
 from .snapshot import Frozen
 
@@ -55,6 +55,7 @@ class PushPart:
     files: dict[str, Frozen]
     prefix: str = ""
     whole_folder: bool = False
+    meeting: Meeting | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ class Push:
         origin: What the training process knows of the checkpoints in it.
         retention: Which older checkpoints go when this one comes; `None` keeps all.
         asks_whose: Whether the pusher is to say if another run's model is there.
+        node: The node whose files these are, where they go to a meeting.
+        removes_branch: Whether the branch that it goes to is removed.
     """
 
     id: str
@@ -92,6 +95,13 @@ class Push:
     origin: Origin = field(default_factory=Origin)
     retention: Retention | None = None
     asks_whose: bool = False
+    node: int | None = None
+    removes_branch: bool = False
+
+    @property
+    def meeting(self) -> Meeting | None:
+        """Where the files of other nodes are, which come with this commit."""
+        return next((part.meeting for part in self.parts if part.meeting), None)
 
     @property
     def slots(self) -> frozenset[str]:
@@ -134,7 +144,13 @@ def load(folder: Path) -> Push:
         raise ValueError(f"{MANIFEST} is not of format {FORMAT}")
     try:
         parts = tuple(
-            PushPart(**{**part, "files": {path: Frozen(**file) for path, file in part["files"].items()}})
+            PushPart(
+                **{
+                    **part,
+                    "files": {path: Frozen(**file) for path, file in part["files"].items()},
+                    "meeting": _meeting(part.get("meeting")),
+                }
+            )
             for part in values.pop("parts")
         )
         push = Push(
@@ -152,3 +168,7 @@ def load(folder: Path) -> Push:
         if Path(frozen.stored).is_absolute() or ".." in Path(frozen.stored).parts:
             raise ValueError(f"{MANIFEST} names a file outside of the push: {frozen.stored!r}")
     return push
+
+
+def _meeting(values: Any) -> Meeting | None:
+    return Meeting(values["branch"], tuple(values["nodes"])) if values else None

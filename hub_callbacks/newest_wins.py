@@ -19,7 +19,10 @@ def slots_of(push: Push) -> frozenset[str]:
 
 
 def taken_over(
-    pending: Sequence[Push], done: Mapping[tuple[str, str], str], refused: Collection[str] = ()
+    pending: Sequence[Push],
+    done: Mapping[tuple[str, str], str],
+    refused: Collection[str] = (),
+    held: Collection[str] = (),
 ) -> dict[str, dict[str, str]]:
     """What of each push a later push to the same place writes too.
 
@@ -27,15 +30,16 @@ def taken_over(
         pending: The pushes that wait, oldest first.
         done: What is on the Hub already. An older push never overwrites it, whatever made it late.
         refused: Numbers of pushes that the Hub does not take for what is in them: these take over nothing.
+        held: Numbers of pushes that are half done.
 
     Returns:
-        Number of a push → slot → number of the newest push that has taken it over. Pushes with `keep` give
-        way only to what is on the Hub.
+        Number of a push → slot → number of the newest push that has taken it over. Pushes with `keep`, and those
+        that are held, give way only to what is on the Hub.
     """
     newest = dict(done)
     over: dict[str, dict[str, str]] = {}
     for push in reversed(pending):
-        by = done if push.keep else newest
+        by = done if push.keep or push.id in held else newest
         place = push.target.place
         over[push.id] = {
             slot: by[place, slot]

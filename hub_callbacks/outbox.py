@@ -6,6 +6,7 @@
         set-aside/          entries that nobody can read, kept for a person to look at
         ledger.jsonl        what became of each push
         cards/              the card as it was pushed last, for each repository and branch
+        branches/           branches on the Hub that files of other nodes come by, to be removed at the end
         drainer.lock        held by the one process that sends
         run                 identifier of the run
 
@@ -50,6 +51,7 @@ class Outbox:
         self.staging = self.root / "staging"
         self.set_aside_folder = self.root / "set-aside"
         self.cards = self.root / "cards"
+        self.branches = self.root / "branches"
         self.ledger = ledger.Ledger(self.root / "ledger.jsonl")
         self._read: dict[str, Push] = {}
         self._newest: int | None = None
@@ -211,6 +213,22 @@ class Outbox:
         """Where the card is remembered as it was pushed last."""
         place = hashlib.sha256(f"{target.repo_id}@{target.revision}".encode()).hexdigest()[:16]
         return self.cards / f"{place}.md"
+
+    def note_branch(self, branch: str) -> None:
+        """Remembers a branch that pushes of this outbox take files from, until its removal is queued.
+
+        Raises:
+            OSError: when the disk cannot take it.
+        """
+        self.branches.mkdir(parents=True, exist_ok=True)
+        (self.branches / branch).touch()
+
+    def noted_branches(self) -> list[str]:
+        """Branches of this training, and of earlier ones that did not come to their end."""
+        return sorted(_listdir(self.branches))
+
+    def forget_branch(self, branch: str) -> None:
+        (self.branches / branch).unlink(missing_ok=True)
 
     def sweep(self) -> None:
         """Removes what finished pushes and crashed processes left. Only for the holder of the lock."""

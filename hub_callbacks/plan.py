@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -19,6 +19,9 @@ MODEL = "model"
 CARD = "card"
 OUTPUTS = "outputs"
 LAST_CHECKPOINT = "last-checkpoint"
+NODE_FILES = "node-files"
+MEETING = "hub-callbacks-parts"
+"""Folder that the files of several nodes meet in, and how the branch begins that it is on; see `meeting`."""
 
 INCOMPLETE_MARKER = "checkpoint-is-incomplete.txt"
 """Stands in a checkpoint folder while the Trainer (`enable_jit_checkpoint`) still writes to it."""
@@ -32,13 +35,26 @@ _TRAINING_STATE = re.compile(
     | scaler([-_.].*)?\.pt
     | (rng_state|random_states)([-_.].*)?\.(pth|pkl)
     | trainer_state\.json
-    | pytorch_model_fsdp_\d+/.*
+    | pytorch_model_fsdp_\d+/.* | pytorch_model_fsdp(_\d+)?\.bin
     | global_step\d+/.* | latest | zero_to_fp32\.py
     | user_content\.pt
     | checkpoint-is-incomplete\.txt | hub_checkpoint\.json
     )""",
     re.VERBOSE,
 )
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """Where files of a folder are that exist on other nodes only; they come with the same commit.
+
+    Args:
+        branch: Branch of the same repository.
+        nodes: Numbers of the nodes that put files there.
+    """
+
+    branch: str
+    nodes: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -53,6 +69,7 @@ class Part:
         whole_folder: Whether files that stand under `prefix` and are not among `files` are deleted in the
             same commit.
         copied: Whether the files may be written to at any time, so that links to them are not enough.
+        meeting: Where the folder's other files are, if some exist on other nodes only.
     """
 
     slot: str
@@ -61,6 +78,7 @@ class Part:
     prefix: str = ""
     whole_folder: bool = False
     copied: bool = False
+    meeting: Meeting | None = None
 
     def path_in_repo(self, file: str) -> str:
         return f"{self.prefix}/{file}" if self.prefix else file
@@ -77,6 +95,8 @@ class Plan:
         card: Whether the model card goes along.
         urgent: Whether it goes ahead of what is queued: the machine may be gone soon.
         best: Step of the best checkpoint so far; retention never deletes it.
+        node: The node whose files these are, where they go to a meeting.
+        removes_branch: Whether the branch that it goes to is removed, once nothing waits for what is on it.
     """
 
     message: str
@@ -85,6 +105,8 @@ class Plan:
     card: bool = True
     urgent: bool = False
     best: int | None = None
+    node: int | None = None
+    removes_branch: bool = False
 
 
 def is_training_state(file: str) -> bool:
@@ -158,6 +180,35 @@ def plan_save(strategy: str, checkpoint: Path, step: int, message: str) -> Plan 
     elif strategy == "all_checkpoints":
         parts.append(checkpoint_part(checkpoint, files, checkpoint.name))
     return Plan(message, step, tuple(parts))
+
+
+def with_meeting(plan: Plan, meeting: Meeting) -> Plan:
+    """The same save, where other nodes have files of its checkpoint folder."""
+    parts = (replace(part, meeting=meeting) if part.whole_folder else part for part in plan.parts)
+    return replace(plan, parts=tuple(parts))
+
+
+_ON_EACH_NODE = re.compile(
+    r"(model|pytorch_model|adapter_model)(-\d{5}-of-\d{5})?\.(safetensors|bin)|(optimizer|scheduler|scaler)\.(pt|bin)"
+)
+"""Large files that each node's first process writes alike with `save_on_each_node`."""
+
+
+def plan_node_files(checkpoint: Path, step: int, node: int, has_copies: bool) -> Plan:
+    """What a node with a folder of its own sends of a checkpoint: what the main process does not have.
+
+    Args:
+        node: Number of the node.
+        has_copies: Whether this node also has copies of what the main process writes (`save_on_each_node`).
+    """
+    files = tuple(
+        file
+        for file in list_files(checkpoint)
+        if file not in (INCOMPLETE_MARKER, checkpoint_manifest.NAME)
+        and not (has_copies and _ON_EACH_NODE.fullmatch(file))
+    )
+    part = Part(NODE_FILES, checkpoint, files, prefix=f"{MEETING}/{step}/node-{node}")
+    return Plan(f"Files of node {node}, step {step}", step, (part,), card=False, node=node)
 
 
 def plan_evaluate(strategy: str, step: int, message: str) -> Plan | None:

@@ -22,6 +22,7 @@ from filelock import BaseFileLock
 from . import ledger
 from .durable import make_durable
 from .manifest import Push
+from .meeting import Agenda, Awaited
 from .newest_wins import Done, giving_way, slots_of, taken_over
 from .outbox import Outbox
 from .redaction import hide
@@ -64,6 +65,7 @@ class Pusher:
     _done: Done = field(default_factory=dict)
     _trouble: dict[str, str] = field(default_factory=dict)
     _failures: Counter[str] = field(default_factory=Counter)
+    _agenda: Agenda = field(default_factory=Agenda)
     _asked_with: str | None = None
     _turn: tuple[int, int] | None = None
 
@@ -113,7 +115,12 @@ class Pusher:
         return self.signals.stop or (self.signals.drain and not self._sendable(self.outbox.pending()))
 
     def _sendable(self, pushes: list[Push]) -> list[Push]:
-        return [push for push in pushes if push.id not in self._refused]
+        needed = {push.meeting.branch for push in pushes if push.meeting}
+        return [
+            push
+            for push in pushes
+            if push.id not in self._refused and not (push.removes_branch and push.target.revision in needed)
+        ]
 
     def _push_next(self) -> None:
         if self.outbox.identity() != self._turn:
@@ -142,10 +149,16 @@ class Pusher:
                 self._succeeded(push, result, time.monotonic() - started)
 
     def _next(self, waiting: list[Push]) -> Push:
-        """The oldest; but one that fails again and again lets those pass that need not come in order."""
-        if waiting[0].keep:
+        """The oldest; but one that fails again and again lets those pass that need not come in order.
+
+        One that waits for other nodes is passed by what need not wait.
+        """
+        if waiting[0].keep and not self._agenda.may_be_passed(waiting[0]):
             return waiting[0]
-        return min(waiting, key=lambda push: (self._failures[push.id] // PATIENCE, int(push.id)))
+        return min(
+            waiting,
+            key=lambda push: (self._failures[push.id] // PATIENCE, self._agenda.order(push), int(push.id)),
+        )
 
     def _keep_house(self, busy: str | None = None) -> list[Push]:
         """Lets go of what need not be sent any more, and makes new pushes durable.
@@ -159,12 +172,14 @@ class Pusher:
         pending = self.outbox.pending()
         are_new = self._note_new_pushes(pending)
         own_fault = {push_id for push_id, verdict in self._refused.items() if not verdict.all_pushes}
-        over = taken_over(pending, self._done, own_fault)
+        over = taken_over(pending, self._done, own_fault, self._agenda.held)
         left = []
         for push in pending:
             by = over[push.id]
             if by.keys() >= slots_of(push) and push.id != busy:
                 newest = max(by.values(), key=int)
+                if push.meeting is not None:
+                    self._agenda.skipped.add(push.meeting.branch)
                 self._leave(ledger.Entry(push.id, ledger.SUPERSEDED, message=push.message, by=newest))
             else:
                 left.append(push.without(frozenset(by)) if push.id != busy else push)
@@ -211,7 +226,7 @@ class Pusher:
 
         def run() -> None:
             try:
-                attempt.set_result(send(push, self.repository, self.outbox))
+                attempt.set_result(send(push, self.repository, self.outbox, self._agenda))
             except BaseException as error:
                 attempt.set_exception(error)
             self.signals.ring()
@@ -237,6 +252,10 @@ class Pusher:
         return attempt.result()
 
     def _succeeded(self, push: Push, sent: Sent, seconds: float) -> None:
+        if sent.passed_over:
+            why = "the main process goes on with a newer save"
+            self._leave(ledger.Entry(push.id, ledger.SUPERSEDED, message=push.message, why=why))
+            return
         self._note_done(push.id, push.target.place, tuple(sent.slots))
         self._refused = {name: verdict for name, verdict in self._refused.items() if not verdict.all_pushes}
         self._leave(
@@ -261,8 +280,12 @@ class Pusher:
             self._done[place, slot] = max(self._done.get((place, slot), push_id), push_id, key=int)
 
     def _failed(self, push: Push, error: BaseException) -> None:
-        logger.warning("push %s failed", push.id, exc_info=error)
         verdict = judge(error)
+        if isinstance(error, Awaited):
+            self._agenda.looked(error)
+            self._trouble[push.id] = verdict.why
+            raise TryAgain(push, verdict) from None
+        logger.warning("push %s failed", push.id, exc_info=error)
         verdict = replace(verdict, why=hide(verdict.why, [self.repository.token, self._asked_with]))
         self._trouble[push.id] = verdict.why
         self._failures[push.id] += 1
@@ -270,6 +293,7 @@ class Pusher:
         if verdict.again:
             raise TryAgain(push, verdict) from None
         self._refused[push.id] = verdict
+        self._agenda.leave(push.id)
         self.outbox.record(ledger.Entry(push.id, ledger.REFUSED, message=push.message, why=verdict.why))
         if verdict.all_pushes:
             self._refuse_others(push, verdict)
@@ -288,6 +312,7 @@ class Pusher:
     def _leave(self, entry: ledger.Entry) -> None:
         self._trouble.pop(entry.push, None)
         self._failures.pop(entry.push, None)
+        self._agenda.leave(entry.push)
         self.outbox.record(entry)
         self.outbox.remove(entry.push)
         self.signals.report()
@@ -305,7 +330,7 @@ class Pusher:
         """Exponential with full jitter, but not shorter than the Hub asks for."""
         error = _failure(state)
         backoff = tenacity.wait_random_exponential(multiplier=1, max=self.signals.orders.longest_wait)
-        return max(backoff(state), error.verdict.after)
+        return min(max(backoff(state), error.verdict.after), error.verdict.at_most)
 
     def _wait_for_next_try(self, state: tenacity.RetryCallState) -> None:
         error = _failure(state)

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from huggingface_hub import (
     CommitInfo,
     CommitOperationAdd,
+    CommitOperationCopy,
     CommitOperationDelete,
     HfApi,
     get_session,
     get_token,
     hf_hub_download,
 )
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, OfflineModeIsEnabled
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    OfflineModeIsEnabled,
+    RevisionNotFoundError,
+)
 from huggingface_hub.hf_api import RepoFile
 
 from .checkpoint_manifest import FileFacts
@@ -24,7 +30,7 @@ from .manifest import Target
 
 CONNECT_TIMEOUT = 20.0  # seconds
 
-Uploaded = list[CommitOperationAdd]
+Uploaded = list[CommitOperationAdd | CommitOperationCopy]
 """Files that are ready to be committed."""
 
 
@@ -149,6 +155,33 @@ class Repository:
         files = frozenset(entry.path for entry in tree if isinstance(entry, RepoFile))
         return Remote(repo_id, revision, head, files, frozenset(entry.path for entry in tree) - files)
 
+    def branch(self, target: Target, branch: str) -> Remote | None:
+        """A branch as it is, its root not looked at; `None` when there is none.
+
+        Args:
+            target: Says which repository.
+        """
+        repo_id = self.ensure(target)
+        try:
+            head = self._api.repo_info(repo_id, revision=branch, token=self.token).sha
+        except RevisionNotFoundError:
+            return None
+        assert head is not None
+        return Remote(repo_id, branch, head, frozenset())
+
+    def open_branch(self, target: Target, branch: str) -> Remote:
+        """A branch as it is, its root not looked at; made if there is none."""
+        return self.branch(target, branch) or self.look(replace(target, revision=branch, from_scratch=False))
+
+    def remove_branch(self, target: Target) -> str:
+        """Deletes the branch of `target` if it is there; returns the repository's name with its owner."""
+        repo_id = self.ensure(replace(target, revision=None, from_scratch=False))
+        assert target.revision is not None
+        refs = self._api.list_repo_refs(repo_id, token=self.token)
+        if target.revision in {ref.name for ref in refs.branches}:
+            self._api.delete_branch(repo_id, branch=target.revision, token=self.token)
+        return repo_id
+
     def files_below(self, remote: Remote, folder: str) -> list[str]:
         """Paths of all files under a folder, at the commit of `remote`; empty when there is no such folder."""
         try:
@@ -159,8 +192,26 @@ class Repository:
         except EntryNotFoundError:
             return []
 
+    def large_files_below(self, remote: Remote, folder: str) -> dict[str, FileFacts]:
+        """Path → size and sha256 of the files under a folder that are stored by pointer, as large ones are."""
+        try:
+            tree = self._api.list_repo_tree(
+                remote.repo_id, folder, recursive=True, revision=remote.head, token=self.token
+            )
+            return {
+                entry.path: FileFacts(entry.lfs.size, entry.lfs.sha256)
+                for entry in tree
+                if isinstance(entry, RepoFile) and entry.lfs
+            }
+        except EntryNotFoundError:
+            return {}
+
     def read_text(self, remote: Remote, path: str) -> str:
         """The text of a file at the commit of `remote`."""
+        return self.read_bytes(remote, path).decode(errors="replace")
+
+    def read_bytes(self, remote: Remote, path: str) -> bytes:
+        """The content of a file at the commit of `remote`."""
         with tempfile.TemporaryDirectory() as cache:
             file = hf_hub_download(
                 remote.repo_id,
@@ -170,7 +221,16 @@ class Repository:
                 token=self.token,
                 library_name="hub_callbacks",
             )
-            return Path(file).read_text(encoding="utf-8", errors="replace")
+            return Path(file).read_bytes()
+
+    @staticmethod
+    def copy_of(remote: Remote, source: str, path: str) -> CommitOperationCopy:
+        """A large file of `remote`, to be committed under another path without being sent again."""
+        return CommitOperationCopy(source, path, src_revision=remote.head)
+
+    @staticmethod
+    def addition(path: str, content: bytes) -> CommitOperationAdd:
+        return CommitOperationAdd(path, content)
 
     def upload(self, remote: Remote, files: Mapping[str, Path]) -> Uploaded:
         """Sends the large files and reads the small ones: from here on, changes on disk change nothing.
@@ -190,7 +250,21 @@ class Repository:
         for operation in operations:
             if isinstance(operation.path_or_fileobj, str | Path):
                 operation.path_or_fileobj = Path(operation.path_or_fileobj).read_bytes()
-        return operations
+        return list(operations)
+
+    def add(self, remote: Remote, uploaded: Uploaded, texts: Mapping[str, bytes], message: str) -> CommitInfo:
+        """Makes one commit of new files, whatever others have put on the branch since `remote` was read.
+
+        Only for paths that nobody else writes to: there a late answer to a request does no harm.
+        """
+        additions = [CommitOperationAdd(path, content) for path, content in texts.items()]
+        return self._api.create_commit(
+            remote.repo_id,
+            [*uploaded, *additions],
+            commit_message=message,
+            revision=remote.revision,
+            token=self.token,
+        )
 
     def commit(
         self,
@@ -211,7 +285,7 @@ class Repository:
             texts: Path in the repository → content, of what is made here: the card, manifests.
             deletions: Paths in the repository; a folder's ends with `/`.
         """
-        operations: list[CommitOperationAdd | CommitOperationDelete] = [
+        operations: list[CommitOperationAdd | CommitOperationCopy | CommitOperationDelete] = [
             operation for operation in uploaded if operation.path_in_repo not in texts
         ]
         operations += [CommitOperationAdd(path, content) for path, content in texts.items()]
@@ -235,6 +309,7 @@ def facts_of(uploaded: Uploaded) -> dict[str, FileFacts]:
     return {
         operation.path_in_repo: FileFacts(operation.upload_info.size, operation.upload_info.sha256.hex())
         for operation in uploaded
+        if isinstance(operation, CommitOperationAdd)
     }
 
 

@@ -19,7 +19,18 @@ from .card_facts import CardFacts
 from .checkpoint import is_complete, is_marked_incomplete, wait_for_ranks
 from .final_model import final_model, weights_step
 from .manifest import Target
-from .plan import Plan, plan_end, plan_evaluate, plan_output_dir, plan_save, progress_message
+from .nodes import Nodes
+from .plan import (
+    MEETING,
+    Meeting,
+    Plan,
+    plan_end,
+    plan_evaluate,
+    plan_output_dir,
+    plan_save,
+    progress_message,
+    with_meeting,
+)
 from .settings import Settings
 from .sync import HubSync
 
@@ -50,14 +61,19 @@ class Run:
         self._card_due = False
         self._saved: set[int] = set()
         self._incomplete: int | None = None
+        self._nodes: Nodes | None = None
 
-    def begins(self, state: Any, seen: dict[str, Any]) -> None:
+    def begins(self, state: Any, seen: dict[str, Any], nodes: Nodes | None = None) -> None:
         """Training begins.
 
         Args:
             state: The `TrainerState`.
             seen: What the Trainer hands to callbacks: model, processing class, data loaders.
+            nodes: The nodes of the job, where it has several.
         """
+        self._nodes = nodes
+        if self._meeting is not None:
+            self.sync.outbox.note_branch(self._meeting.branch)
         self._began = time.time()
         self._is_training = True
         self._has_seen_evaluation = self._card_due = False
@@ -95,7 +111,7 @@ class Run:
         """Training ends: the last checkpoint, if it is still due, and the final model."""
         self._is_training = self._card_due = False
         if self._incomplete is not None:
-            wait_for_ranks(self._checkpoint(self._incomplete), self.args)
+            wait_for_ranks(self._checkpoint(self._incomplete), self.args, self._ranks)
             self._push_checkpoint(self._incomplete, state, whatever_is_there=True)
         for step in self._unannounced_checkpoints():
             self._push_checkpoint(step, state, is_urgent=True)
@@ -108,6 +124,7 @@ class Run:
             else:
                 folder, step = found
                 self._push(plan_end(folder, state.global_step), state, step)
+        self._leave_meeting()
 
     def learn(self, state: Any, seen: dict[str, Any]) -> None:
         self.facts.learn(self.args, state, self.sync.hub_model_id, self.sync.target.revision, seen)
@@ -138,6 +155,24 @@ class Run:
         plan = plan_output_dir(self.folder, model_files, state.global_step, message)
         return self._push(plan, state, weights_step(self.args, state), target)
 
+    @property
+    def _ranks(self) -> Collection[int] | None:
+        """The processes whose files are in this folder; `None` for all of the job."""
+        return None if self._nodes is None else self._nodes.ranks_here
+
+    @property
+    def _meeting(self) -> Meeting | None:
+        """Where nodes with folders of their own put their files."""
+        if self._nodes is None or not self._nodes.apart or not self.settings.pushes_checkpoints:
+            return None
+        return Meeting(f"{MEETING}-{self._nodes.training}", self._nodes.apart)
+
+    def _leave_meeting(self) -> None:
+        for branch in self.sync.outbox.noted_branches():
+            is_ours = self._meeting is not None and branch == self._meeting.branch
+            self.sync.remove_branch(branch, is_awaited=is_ours)
+            self.sync.outbox.forget_branch(branch)
+
     def _checkpoint(self, step: int) -> Path:
         return self.folder / f"checkpoint-{step}"
 
@@ -163,13 +198,15 @@ class Run:
             missing = FileNotFoundError(f"{checkpoint} is not there")
             self.sync.lose(self._message(state, step), missing)
             return
-        if not is_complete(checkpoint, self.args):
+        if not is_complete(checkpoint, self.args, self._ranks):
             if not whatever_is_there or is_marked_incomplete(checkpoint):
                 self._incomplete = step
                 return
             logger.warning("%s lacks files of other processes; it is pushed as it is here.", checkpoint)
         self._saved.add(step)
         plan = plan_save(self.settings.hub_strategy, checkpoint, step, self._message(state, step))
+        if plan is not None and self._meeting is not None:
+            plan = with_meeting(plan, self._meeting)
         if plan is not None:
             plan = replace(plan, urgent=is_urgent, best=state.best_global_step)
             self._push(plan, state, target=self.sync.target_of(step))

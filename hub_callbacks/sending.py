@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import checkpoint_manifest
+from . import checkpoint_manifest, meeting
 from .card_push import card_files, remember
 from .checkpoint_manifest import FileFacts, manifest_below
 from .foreign_run import foreign_run
@@ -40,6 +40,7 @@ class Sent:
         slots: What of the push is on the Hub now.
         nothing_left: Whether all its files were rewritten before they could be sent.
         foreign: The run whose model was found there, if it is another one.
+        passed_over: Whether the main process does not wait for these files any more.
     """
 
     repo_id: str
@@ -49,15 +50,22 @@ class Sent:
     notes: list[str] = field(default_factory=list)
     nothing_left: bool = False
     foreign: str | None = None
+    passed_over: bool = False
 
 
-def send(push: Push, repository: Repository, outbox: Outbox) -> Sent:
+def send(push: Push, repository: Repository, outbox: Outbox, agenda: meeting.Agenda) -> Sent:
     """Makes the one commit of a push.
 
+    Args:
+        agenda: What is remembered of pushes that wait for the files of other nodes.
+
     Raises:
+        Awaited: the files of other nodes are not there yet.
         ChangedWhileSent: nothing was committed, and another attempt leaves out what was changed.
         Exception: whatever the client raises; see `verdict.judge`.
     """
+    if push.removes_branch:
+        return Sent(repository.remove_branch(push.target))
     if not push.slots:
         sent = Sent(repository.ensure(push.target), notes=repository.rehearse(push.target))
         sent.foreign = foreign_run(push, repository, outbox) if push.asks_whose else None
@@ -69,24 +77,39 @@ def send(push: Push, repository: Repository, outbox: Outbox) -> Sent:
         sent.nothing_left = True
         return sent
     sent.slots = push.slots
+    if push.node is not None:
+        _send_to_meeting(push, repository, remote, sent)
+        return sent
+    arrived = _look_for_others(push, repository, agenda)
 
     additions: dict[str, Path] = {}
     deletions: list[str] = []
+    there: dict[str, list[str]] = {}
     for part in push.parts:
         additions |= _files_to_send(part, push.folder, repository.token, sent.notes)
         if part.whole_folder:
-            written = {*part.files, f"{part.prefix}/{checkpoint_manifest.NAME}"}
-            deletions += [path for path in repository.files_below(remote, part.prefix) if path not in written]
+            there[part.slot] = repository.files_below(remote, part.prefix)
         elif part.slot == MODEL:
             deletions += stale_shards(part.files, remote.root)
     deletions += _retired(push, remote)
     with ThreadPoolExecutor(1, "hub_callbacks-card") as aside:  # a card takes as long as some megabytes do
         cards = aside.submit(_cards, push, repository, outbox, remote, [], sent.notes)
-        uploaded = repository.upload(remote, additions)
-    manifests = _manifests(push, facts_of(uploaded))
+        uploaded = agenda.kept(push, remote, additions) or repository.upload(remote, additions)
+    facts = facts_of(uploaded)
     if not is_intact(push):
         raise ChangedWhileSent("a file of the push was rewritten while it was read; nothing was committed")
-    sent.size = sum(frozen.size for part in push.parts for path, frozen in part.files.items() if path in additions)
+    if push.meeting is not None:
+        if arrived is None:
+            agenda.keep(push, remote, uploaded)
+            arrived = _look_again(push, repository)
+        copies, copied = meeting.take_over(push, arrived, repository)
+        uploaded, facts = [*uploaded, *copies], facts | copied
+    manifests = _manifests(push, facts)
+    for part in push.parts:
+        if part.whole_folder:
+            written = part.files.keys() | facts.keys() | manifests.keys()
+            deletions += [path for path in there[part.slot] if path not in written]
+    sent.size = sum(file.size for file in facts.values())
     sent.commit = _commit(push, repository, outbox, remote, uploaded, manifests, cards.result(), deletions, sent)
     if push.retention and push.retention.squash and manifests:
         _squash(push, repository, remote, sent.notes)
@@ -125,6 +148,49 @@ def _manifests(push: Push, sent: Mapping[str, FileFacts]) -> dict[str, bytes]:
         for part in push.parts
         if part.whole_folder
     }
+
+
+def _look_for_others(push: Push, repository: Repository, agenda: meeting.Agenda) -> meeting.Arrived | None:
+    """What the other nodes have sent for this push; `None` when it is not all there and the own files come first.
+
+    Raises:
+        Awaited: when another push's own files were sent ahead already.
+    """
+    if push.meeting is None:
+        return None
+    arrived = meeting.look(push, repository)
+    awaited = meeting.missing(push, arrived)
+    if awaited is None:
+        return arrived
+    if push.meeting.branch in agenda.skipped:
+        meeting.pass_over_earlier(push, repository)
+        agenda.skipped.discard(push.meeting.branch)
+    if agenda.has_sent_ahead(push.meeting.branch):
+        raise awaited
+    return None
+
+
+def _look_again(push: Push, repository: Repository) -> meeting.Arrived:
+    arrived = meeting.look(push, repository)
+    awaited = meeting.missing(push, arrived)
+    if awaited is not None:
+        raise awaited
+    return arrived
+
+
+def _send_to_meeting(push: Push, repository: Repository, remote: Remote, sent: Sent) -> None:
+    """One commit of the files that exist on this node only, and their list."""
+    if meeting.arrived_at(remote, repository).next > push.step:
+        sent.passed_over = True
+        return
+    (part,) = push.parts
+    additions = _files_to_send(part, push.folder, repository.token, sent.notes)
+    uploaded = repository.upload(remote, additions)
+    facts = facts_of(uploaded)
+    if not is_intact(push):
+        raise ChangedWhileSent("a file of the push was rewritten while it was read; nothing was committed")
+    sent.size = sum(file.size for file in facts.values())
+    sent.commit = repository.add(remote, uploaded, meeting.list_of(push, facts), push.message)
 
 
 def _commit(

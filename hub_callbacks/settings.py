@@ -149,6 +149,11 @@ class Settings:
         return Retention(self.hub_keep_last, self.hub_keep_every, best, self.hub_squash)
 
     @property
+    def pushes_checkpoints(self) -> bool:
+        """Whether what is needed to continue training is pushed, too."""
+        return self.hub_strategy in ("checkpoint", "all_checkpoints")
+
+    @property
     def template(self) -> str | None:
         """The text of `card_template`."""
         return None if self.card_template is None else self.card_template.read_text(encoding="utf-8")

@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass, field
 
 from . import ledger
+from .meeting import WAITS_FOR
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +98,9 @@ class Reporter:
             self.trouble = entry.why
         if entry.state == ledger.REFUSED and entry.why and self._is_new(entry.why):
             logger.error("%s was not pushed. %s", entry.message, entry.why)
+        elif entry.state == ledger.WAITING and entry.why and entry.why.startswith(WAITS_FOR):
+            if self._is_new(entry.why):
+                logger.info("%s %s.", entry.message, entry.why)
         elif entry.state == ledger.WAITING and self._is_new(ledger.WAITING):
             logger.warning(
                 "%s could not be pushed yet, and is tried again: %s. Training goes on.", entry.message, entry.why

@@ -112,11 +112,15 @@ class HubSync:
     def is_closed(self) -> bool:
         return self._closed
 
-    def start(self) -> None:
-        """Queues the creation of the repository, and starts the pusher; what an earlier run left is sent first."""
+    def start(self, target: Target | None = None) -> None:
+        """Queues the creation of the repository, and starts the pusher; what an earlier run left is sent first.
+
+        Args:
+            target: Another place than the one in the settings.
+        """
         plan = Plan("create the repository", 0, card=False)
         try:
-            self._creation = self._queue(plan, None, None, {}).id
+            self._creation = self._queue(plan, None, None, {}, target=target).id
         except OSError as error:
             logger.warning("%s cannot take pushes (%s); nothing is pushed until it can.", self.outbox.root, error)
 
@@ -176,6 +180,23 @@ class HubSync:
             with self._news:
                 self._news.wait(0.2)
         return None
+
+    def remove_branch(self, branch: str, is_awaited: bool) -> None:
+        """Queues the removal of a branch that pushes of this outbox take files from, for when none does any more.
+
+        Args:
+            is_awaited: Whether the end of the run waits for it.
+        """
+        plan = Plan(f"Remove the branch {branch}", 0, card=False, removes_branch=True)
+        try:
+            with self._news:
+                push = self._queue(
+                    plan, None, None, {}, target=replace(self.target, revision=branch, from_scratch=False)
+                )
+                if is_awaited:
+                    self._futures[push.id] = Future()
+        except OSError as error:
+            logger.warning("%s is left in the repository: %s", branch, error)
 
     def use_token(self, token: str) -> None:
         """Has what is sent from now on sent with another token."""
@@ -267,6 +288,7 @@ class HubSync:
                     },
                     prefix=part.prefix,
                     whole_folder=part.whole_folder,
+                    meeting=part.meeting,
                 )
                 for part in plan.parts
             )
@@ -292,6 +314,8 @@ class HubSync:
                     origin=Origin(self.world_size, dict(installed_versions())),
                     retention=self.settings.retention(plan.best),
                     asks_whose=asks_whose,
+                    node=plan.node,
+                    removes_branch=plan.removes_branch,
                 ),
             )
         self._companion.ring()

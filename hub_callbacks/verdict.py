@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from .meeting import LOOK_EVERY, Awaited, DamagedParts
 from .repository import HfHubHTTPError, NotABranch, OfflineModeIsEnabled
 
 TRANSIENT_STATUS = frozenset({408, 409, 412, 423, 425, 429, 500, 502, 503, 504, 507, 509, 520, 521, 522, 523, 524})
@@ -35,17 +37,23 @@ class Verdict:
         why: What happened, for people; no token in it.
         again: Whether another attempt can work without anybody's help.
         after: Seconds that the Hub asks to wait.
+        at_most: Seconds after which to try again at the latest.
         all_pushes: Whether the other pushes to the same repository will fare no better.
     """
 
     why: str
     again: bool
     after: float = 0.0
+    at_most: float = math.inf
     all_pushes: bool = False
 
 
 def judge(error: BaseException) -> Verdict:
     """Judges the exception that ended an attempt."""
+    if isinstance(error, Awaited):
+        return Verdict(str(error), again=True, at_most=LOOK_EVERY)
+    if isinstance(error, DamagedParts):
+        return Verdict(f"{error}. {_STAY} The next save is not affected.", again=False)
     if isinstance(error, NotABranch):
         return Verdict(f"{error} {_STAY}", again=False, all_pushes=True)
     if isinstance(error, OfflineModeIsEnabled):

@@ -9,7 +9,7 @@ from typing import Any
 
 from hub_callbacks.manifest import Push, PushPart, Target
 from hub_callbacks.outbox import Outbox
-from hub_callbacks.plan import MODEL
+from hub_callbacks.plan import MODEL, Meeting
 from hub_callbacks.snapshot import Frozen, freeze
 
 OUTBOX_CODE = """
@@ -33,9 +33,16 @@ def put(
     outbox: Outbox,
     slots: Mapping[str, bytes | Path] | None = None,
     shared: bytes | None = None,
+    name: str = "weights.bin",
+    meeting: Meeting | None = None,
     **changes: Any,
 ) -> Push:
-    """Queues a push with one file for each slot, and perhaps one that all slots have."""
+    """Queues a push with one file for each slot, and perhaps one that all slots have.
+
+    Args:
+        name: Of the one file.
+        meeting: Where other nodes put their files of the folders in it.
+    """
     with outbox.stage() as staged:
         parts = []
         common: dict[str, Frozen] = {}
@@ -52,9 +59,11 @@ def put(
                 (staged / stored).write_bytes(content)
                 frozen = Frozen(stored, len(content))
             prefix = "" if slot == MODEL else slot
-            name = f"{prefix}/weights.bin" if prefix else "weights.bin"
-            others = {f"{prefix}/{path}".lstrip("/"): file for path, file in common.items()}
-            parts.append(PushPart(slot, {name: frozen, **others}, prefix, whole_folder=bool(prefix)))
+            path = f"{prefix}/{name}" if prefix else name
+            files = {path: frozen, **{f"{prefix}/{other}".lstrip("/"): file for other, file in common.items()}}
+            parts.append(
+                PushPart(slot, files, prefix, whole_folder=bool(prefix), meeting=meeting if prefix else None)
+            )
         values: dict[str, Any] = {
             "id": "",
             "folder": staged,

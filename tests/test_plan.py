@@ -5,13 +5,17 @@ from __future__ import annotations
 import pytest
 
 from hub_callbacks.plan import (
+    MEETING,
+    Meeting,
     is_training_state,
     plan_end,
     plan_evaluate,
+    plan_node_files,
     plan_output_dir,
     plan_save,
     progress_message,
     stale_shards,
+    with_meeting,
 )
 
 CHECKPOINT = [
@@ -152,3 +156,24 @@ def test_messages_are_the_trainers():
 )
 def test_shards_of_an_earlier_save_go(new, remote, stale):
     assert stale_shards(new, remote) == stale
+
+
+def test_a_node_sends_what_the_main_process_does_not_write_by_the_same_name(tmp_path):
+    mine = ("rng_state_3.pth", "pytorch_model_fsdp_0/__3_0.distcp", "dataloader_3.pt")
+    alike = ("model.safetensors", "model-00001-of-00002.safetensors", "optimizer.pt", "scheduler.pt")
+    for name in (*mine, *alike, "config.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    (part,) = plan_node_files(tmp_path, 8, 3, has_copies=True).parts
+    assert part.files == tuple(sorted((*mine, "config.json")))  # a small copy costs nothing
+    assert part.prefix == f"{MEETING}/8/node-3"
+    assert set(plan_node_files(tmp_path, 8, 3, has_copies=False).parts[0].files) >= set(alike)
+    (missing,) = plan_node_files(tmp_path / "not-there", 8, 3, has_copies=False).parts
+    assert missing.files == ()
+
+
+def test_only_the_checkpoint_folder_waits_for_other_nodes(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"x")
+    plan = plan_save("checkpoint", tmp_path, 8, "step 8")
+    meeting = Meeting("branch", (1,))
+    assert [part.meeting for part in with_meeting(plan, meeting).parts] == [None, meeting]

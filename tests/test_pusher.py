@@ -17,6 +17,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from hub_callbacks import checkpoint_manifest, ledger, sending
 from hub_callbacks.localhub import Answer, Fault, Hang, LoseResponse
 from hub_callbacks.manifest import Target
+from hub_callbacks.meeting import Agenda
 from hub_callbacks.newest_wins import taken_over
 from hub_callbacks.outbox import Outbox
 from hub_callbacks.plan import CARD, LAST_CHECKPOINT, MODEL, OUTPUTS
@@ -299,7 +300,7 @@ def test_a_lost_answer_makes_no_second_commit(sender, hub, upload_path):
 
 def test_what_was_sent_by_a_pusher_that_died_before_it_said_so_is_not_sent_twice(sender):
     push = sender.put({MODEL: b"1"})
-    sending.send(push, Repository(), sender.outbox)
+    sending.send(push, Repository(), sender.outbox, Agenda())
     sender.send()
     assert len(sender.titles()) == 1
     assert sender.states() == {push.id: ledger.DONE}
