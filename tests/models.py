@@ -7,7 +7,15 @@ from typing import Any
 
 import torch
 from torch.utils.data import Dataset
-from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast, TrainingArguments
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+    PreTrainedTokenizerFast,
+    TrainingArguments,
+)
 
 
 class Sentences(Dataset[dict[str, torch.Tensor]]):
@@ -37,6 +45,32 @@ def classifier(seed: int = 0, hidden: int = 32) -> BertForSequenceClassification
             max_position_embeddings=16,
         )
     )
+
+
+def language_model(
+    kind: type[LlamaForCausalLM] | type[LlamaForSequenceClassification] = LlamaForCausalLM, **changes: Any
+) -> Any:
+    torch.manual_seed(0)
+    return kind(
+        LlamaConfig(
+            vocab_size=64,
+            hidden_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            intermediate_size=64,
+            max_position_embeddings=64,
+            pad_token_id=0,
+            bos_token_id=2,
+            eos_token_id=2,
+            **changes,
+        )
+    )
+
+
+def same_weights(one: torch.nn.Module, other: torch.nn.Module) -> bool:
+    a, b = one.state_dict(), other.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def tokenizer() -> PreTrainedTokenizerFast:

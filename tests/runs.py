@@ -34,9 +34,10 @@ def train(
     callback: dict[str, Any] | None = None,
     trainer_class: type[Trainer] = Trainer,
     trainer_options: dict[str, Any] | None = None,
+    resume: str | None = None,
     **changes: Any,
 ) -> tuple[Trainer, HubSyncCallback, Witness]:
-    """A whole run into `tmp_path / repo`; `changes` are fields of `TrainingArguments`."""
+    """A whole run into `tmp_path / repo`, from the checkpoint `resume`; `changes` are of `TrainingArguments`."""
     hub_sync, witness = HubSyncCallback(**(callback or {})), Witness()
     options: dict[str, Any] = {
         "train_dataset": Sentences(),
@@ -50,7 +51,7 @@ def train(
         callbacks=[witness, hub_sync],
         **(options | (trainer_options or {})),
     )
-    trainer.train()
+    trainer.train(resume_from_checkpoint=resume)
     hub_sync.close()
     return trainer, hub_sync, witness
 

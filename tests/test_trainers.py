@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import (
     BertForSequenceClassification,
     Seq2SeqTrainer,
@@ -18,13 +17,8 @@ from transformers import (
 )
 
 from hub_callbacks import HubSyncCallback
-from models import Sentences, arguments, classifier, tokenizer
+from models import Sentences, arguments, classifier, same_weights, tokenizer
 from runs import below, commit_titled, digests, download, on_hub, root_of, titles, train
-
-
-def same_weights(one: torch.nn.Module, other: torch.nn.Module) -> bool:
-    a, b = one.state_dict(), other.state_dict()
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def test_the_model_loads_back_with_its_tokenizer(hub, api, repo, tmp_path):
@@ -47,16 +41,6 @@ def test_a_sharded_model_arrives_whole_and_its_old_shards_go(hub, api, repo, tmp
     trainer, _, saved = train(tmp_path, repo, sharded("100KB"), hub_strategy="every_save")
     assert on_hub(tmp_path, repo) == root_of(saved.checkpoints[8])
     again = BertForSequenceClassification.from_pretrained(f"local/{repo}", cache_dir=tmp_path / "cache2")
-    assert same_weights(again, trainer.model)
-
-
-def test_a_lora_adapter_arrives_and_loads_on_its_base(hub, api, repo, tmp_path):
-    model = get_peft_model(classifier(), LoraConfig(r=4, target_modules=["query", "value"], task_type="SEQ_CLS"))
-    trainer, _, saved = train(tmp_path, repo, model, hub_strategy="checkpoint")
-    files = on_hub(tmp_path, repo)
-    assert files == root_of(saved.checkpoints[8]) | below("last-checkpoint", saved.checkpoints[8])
-    assert "adapter_model.safetensors" in files and "model.safetensors" not in files
-    again = PeftModel.from_pretrained(classifier(), str(download(tmp_path, repo)))
     assert same_weights(again, trainer.model)
 
 

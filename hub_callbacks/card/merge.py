@@ -33,7 +33,7 @@ from .document import (
 )
 
 _PATH = re.compile(r"^(?:[/~\\]|\.{1,2}[/\\]|[A-Za-z]:[/\\])")
-_BASE_MODEL_PATH = re.compile(r"base_model:\w+:" + _PATH.pattern.lstrip("^"))
+_BASE_MODEL_PATH = re.compile(r"base_model:\w+:(?:$|" + _PATH.pattern.lstrip("^") + ")")
 _UNFILLED = "[More Information Needed]"
 _HEADING = re.compile(r"^ {0,3}# \S|^<h1[ >]|\n=+[ \t]*$", re.M | re.I)
 _TITLE = re.compile(r"\s*# [^\n]*\n+")
@@ -134,10 +134,10 @@ def _has_comment(entry: Entry) -> bool:
 
 
 def _without_local_paths(entry: Entry) -> Entry | None:
-    """PEFT writes the path of a base model that was loaded from disk, also into a tag: the Hub refuses the
-    one and shows the other to everybody."""
+    """PEFT writes the path of a base model that was loaded from disk, also into a tag, or nothing for one that was
+    made from its configuration: the Hub refuses the one and shows the other to everybody."""
     values = entry.value if isinstance(entry.value, list) else [entry.value]
-    if entry.key == "base_model" and any(isinstance(value, str) and _PATH.match(value) for value in values):
+    if entry.key == "base_model" and any(isinstance(v, str) and (not v or _PATH.match(v)) for v in values):
         return None
     if entry.key == "tags":
         kept = [tag for tag in values if not _BASE_MODEL_PATH.match(str(tag))]

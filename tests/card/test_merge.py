@@ -359,10 +359,14 @@ def test_metadata_that_holds_itself_does_no_harm(card: Callable[..., str]) -> No
     assert "license: mit" in merged and merge_card(card(), merged) == merged
 
 
-def test_a_local_path_that_peft_wrote_gives_way_to_the_base_model(card: Callable[..., str]) -> None:
-    existing = "---\nbase_model: /home/ada/models/vit\nlibrary_name: peft\n---\n# Mine\n"
+@pytest.mark.parametrize("base", ["/home/ada/models/vit", "''"])
+def test_a_base_model_that_nobody_can_load_gives_way(card: Callable[..., str], base: str) -> None:
+    """PEFT writes a local path, or nothing for a model that was made from its configuration."""
+    tag = f"base_model:adapter:{base.strip(chr(39))}"
+    existing = f"---\nbase_model: {base}\nlibrary_name: peft\ntags:\n- '{tag}'\n- mine\n---\n# Mine\n"
     found = metadata(merge_card(card(), existing))
     assert found["base_model"] == "google/vit-base-patch16-224-in21k" and found["library_name"] == "peft"
+    assert tag not in found["tags"] and "mine" in found["tags"]
 
 
 def test_line_ends_of_windows_stay(card: Callable[..., str]) -> None:
