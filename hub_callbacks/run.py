@@ -18,6 +18,7 @@ from . import redaction
 from .card_facts import CardFacts
 from .checkpoint import is_complete, is_marked_incomplete, wait_for_ranks
 from .final_model import final_model, weights_step
+from .local_card import LocalCard
 from .manifest import Target
 from .nodes import Nodes
 from .plan import (
@@ -55,6 +56,7 @@ class Run:
         self.sync.world_size = args.world_size
         self.sync.start()
         self.facts = CardFacts(settings.template)
+        self._card = LocalCard(self.folder)
         self._began = 0.0
         self._is_training = False
         self._has_seen_evaluation = False
@@ -221,9 +223,7 @@ class Run:
     def _push(
         self, plan: Plan, state: Any, weights_step: int | None = None, target: Target | None = None
     ) -> Future[CommitInfo]:
-        readme = self.folder / "README.md"
-        if not readme.is_file() and plan.parts:
-            readme = plan.parts[0].source / "README.md"
+        readme = self._card.bring_up(plan.parts[0].source if plan.parts else self.folder)
         replacements: dict[str, bytes] = {}
         if redaction.has_token(self.args):
             replacements[redaction.TRAINING_ARGS] = redaction.training_args_without_tokens(self.args)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .card_facts import CardFacts
 from .final_model import weights_step
+from .local_card import write_librarys
 from .plan import list_files, stays_here
 
 if TYPE_CHECKING:
@@ -141,6 +142,7 @@ def _push_to_hub(
     trainer.save_model(_internal_call=True)
     if run is None:
         return None
+    write_librarys(trainer, card, run.sync.hub_model_id)
     written = {file for file, time in _times(run.folder).items() if before.get(file) != time}
     tags = card.get("tags") or []
     tags = [tags] if isinstance(tags, str) else list(tags)

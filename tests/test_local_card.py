@@ -1,0 +1,95 @@
+"""README.md of `output_dir`, which libraries write over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hub_callbacks.local_card import LocalCard, is_librarys
+
+MINE = "---\nlicense: mit\n---\n\n# Mine\n\nI wrote this.\n"
+
+
+def librarys(step: int) -> str:
+    return f"---\ntags:\n- generated_from_trainer\n---\n\n# Model Card\n\nTrained until {step}.\n\n## Citation\n"
+
+
+def test_what_a_person_wrote_stays_beside_the_librarys_newest_text(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(MINE)
+    local = LocalCard(tmp_path)
+    for step in (1, 2, 3):
+        readme.write_text(librarys(step))
+        assert local.bring_up(tmp_path) == readme
+    text = readme.read_text()
+    for once in ("license: mit", "I wrote this.", "Trained until 3.", "# Model Card", "## Citation"):
+        assert text.count(once) == 1, once
+    assert "until 1" not in text and "until 2" not in text
+
+
+def test_the_next_run_still_knows_whose_text_is_whose(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(MINE)
+    local = LocalCard(tmp_path)
+    readme.write_text(librarys(1))
+    local.bring_up(tmp_path)
+    readme.write_text(readme.read_text().replace("I wrote this.", "I wrote that."))
+    local = LocalCard(tmp_path)  # another process
+    readme.write_text(librarys(2))
+    local.bring_up(tmp_path)
+    text = readme.read_text()
+    assert "I wrote that." in text and "until 2" in text and "until 1" not in text
+
+
+def test_a_card_in_the_checkpoint_is_merged_into_a_persons_readme(tmp_path: Path) -> None:
+    readme, checkpoint = tmp_path / "README.md", tmp_path / "checkpoint-1"
+    checkpoint.mkdir()
+    local = LocalCard(tmp_path)
+    (checkpoint / "README.md").write_text(librarys(1))
+    assert local.bring_up(checkpoint) == checkpoint / "README.md"  # nothing else is there
+    readme.write_text(MINE)
+    for step in (2, 3):
+        (checkpoint / "README.md").write_text(librarys(step))
+        assert local.bring_up(checkpoint) == readme
+    text = readme.read_text()
+    assert text.count("I wrote this.") == 1 and "until 3" in text and "until 2" not in text
+
+
+@pytest.mark.parametrize("readme", [MINE, "---\ntags: generated_from_trainer\n", "\0generated_from_trainer", ""])
+def test_a_readme_that_no_library_wrote_is_left_as_it_is(tmp_path: Path, readme: str) -> None:
+    (tmp_path / "README.md").write_text("Before.")
+    local = LocalCard(tmp_path)
+    (tmp_path / "README.md").write_text(readme)
+    local.bring_up(tmp_path)
+    assert (tmp_path / "README.md").read_text() == readme and not is_librarys(readme)
+
+
+def test_the_card_of_an_earlier_run_gives_way_to_this_ones(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(librarys(1))
+    local = LocalCard(tmp_path)
+    readme.write_text(librarys(2))
+    local.bring_up(tmp_path)
+    assert "until 2" in readme.read_text() and "until 1" not in readme.read_text()
+
+
+def test_a_full_disk_leaves_what_the_library_wrote(small_disk: Path, caplog: pytest.LogCaptureFixture) -> None:
+    readme = small_disk / "README.md"
+    readme.write_text(MINE)
+    local = LocalCard(small_disk)
+    readme.write_text(librarys(1))
+    with pytest.raises(OSError), (small_disk / "full").open("wb") as full:
+        full.write(b"0" * 2_000_000)
+    assert local.bring_up(small_disk) == readme
+    assert readme.read_text() == librarys(1) and "could not be merged" in caplog.text
+    (small_disk / "full").unlink()
+    local.bring_up(small_disk)
+    assert "I wrote this." in readme.read_text() and "until 1" in readme.read_text()
+
+
+def test_a_readme_that_cannot_be_read_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    local = LocalCard(tmp_path)
+    local.path = tmp_path / ("long" * 100) / "README.md"
+    assert local.bring_up(tmp_path) is None
+    assert "could not be merged" in caplog.text
