@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from huggingface_hub import ModelCard
+from transformers import Trainer
 
 from hub_callbacks.local_card import LocalCard, is_librarys
+from runs import download, train
 
 MINE = "---\nlicense: mit\n---\n\n# Mine\n\nI wrote this.\n"
 
@@ -93,3 +96,15 @@ def test_a_readme_that_cannot_be_read_is_left_out(tmp_path: Path, caplog: pytest
     local.path = tmp_path / ("long" * 100) / "README.md"
     assert local.bring_up(tmp_path) is None
     assert "could not be merged" in caplog.text
+
+
+def test_a_subclass_whose_own_card_fails_pushes_all_the_same(hub, api, repo, tmp_path, caplog):
+    class Fails(Trainer):
+        def create_model_card(self, **said):
+            raise RuntimeError("no card today")
+
+    trainer, callback, _ = train(tmp_path, repo, trainer_class=Fails, hub_strategy="end")
+    assert trainer.push_to_hub(license="mit") is not None
+    callback.close()
+    assert "Fails.create_model_card failed" in caplog.text
+    assert ModelCard.load(download(tmp_path, repo) / "README.md").data.license == "mit"

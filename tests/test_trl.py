@@ -166,12 +166,14 @@ def test_the_card_has_trls_text_and_ours_once_and_the_scripts_keywords(hub, api,
     trainer = sft(tmp_path, repo, callback, push_to_hub=True)
     trainer.train()
     trainer.save_model(trainer.args.output_dir)
-    commit = trainer.push_to_hub(dataset_name="local/texts", tags=["mine"])
+    # TRL's own create_model_card does not know `language`, the Trainer's does.
+    commit = trainer.push_to_hub(dataset_name="local/texts", tags=["mine"], language="en")
     callback.close()
     assert commit.oid == api.list_repo_commits(f"local/{repo}")[0].commit_id
     text = card(tmp_path, repo)
     data = ModelCard(text).data
     assert data.datasets == "local/texts" and {"trl", "sft", "mine"} <= set(data.tags)
+    assert data.language in ("en", ["en"])
     for once in ("# Model Card for", "trained with SFT", "vonwerra2020trl", "on the [local/texts]"):
         assert text.count(once) == 1, once
     assert text.count("## How it was trained") == 1 and text.count("hub_callbacks:state") == 1
@@ -183,7 +185,7 @@ def test_a_persons_readme_outlives_trls_and_so_does_an_edit_on_the_hub(hub, api,
     readme = tmp_path / repo / "README.md"
     readme.write_text("---\nlicense: mit\n---\n\n# My model\n\nI wrote this.\n")
     callback = HubSyncCallback(hub_always_push=True)
-    trainer = sft(tmp_path, repo, callback, push_to_hub=True)
+    trainer = sft(tmp_path, repo, callback)
     trainer.train()
     edited = card(tmp_path, repo).replace("I wrote this.", "I wrote this.\n\nAnd this.")
     api.upload_file(path_or_fileobj=edited.encode(), path_in_repo="README.md", repo_id=f"local/{repo}")
@@ -192,6 +194,7 @@ def test_a_persons_readme_outlives_trls_and_so_does_an_edit_on_the_hub(hub, api,
     text = card(tmp_path, repo)
     for once in ("# My model", "I wrote this.", "And this.", "license: mit", "trained with SFT", "local/texts]"):
         assert text.count(once) == 1, once
+    assert f'model="local/{repo}"' in text.partition("hub_callbacks:begin")[0]
     assert readme.read_text().count("I wrote this.") == 1  # where TRL alone would leave its own text
 
 
