@@ -8,7 +8,9 @@ import pytest
 from huggingface_hub import ModelCard
 from transformers import Trainer
 
+from hub_callbacks import HubSyncCallback
 from hub_callbacks.local_card import LocalCard, is_librarys
+from models import Sentences, arguments, classifier
 from runs import download, train
 
 MINE = "---\nlicense: mit\n---\n\n# Mine\n\nI wrote this.\n"
@@ -108,3 +110,17 @@ def test_a_subclass_whose_own_card_fails_pushes_all_the_same(hub, api, repo, tmp
     callback.close()
     assert "Fails.create_model_card failed" in caplog.text
     assert ModelCard.load(download(tmp_path, repo) / "README.md").data.license == "mit"
+
+
+def test_a_subclass_that_was_never_trained_knows_the_repository_in_its_card(hub, api, repo, tmp_path):
+    class Own(Trainer):
+        def create_model_card(self, model_name):
+            text = f"# Card of {model_name}, at {self.hub_model_id}.\n"
+            (Path(self.args.output_dir) / "README.md").write_text(text)
+
+    callback = HubSyncCallback()
+    trainer = Own(classifier(), arguments(tmp_path / repo), train_dataset=Sentences(), callbacks=[callback])
+    trainer.push_to_hub()
+    callback.close()
+    text = (download(tmp_path, repo) / "README.md").read_text()
+    assert f"# Card of {repo}, at local/{repo}." in text or f"# Card of {repo}, at {repo}." in text
