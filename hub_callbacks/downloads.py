@@ -26,7 +26,7 @@ from tqdm.contrib.concurrent import thread_map
 
 from . import checkpoint_manifest
 from .checkpoint_manifest import CheckpointManifest, FileFacts
-from .plan import LAST_CHECKPOINT
+from .plan import LAST_CHECKPOINT, checkpoint_step
 from .verdict import judge
 
 ANSWER_WITHIN = 30.0
@@ -38,8 +38,6 @@ TRIES = 6
 LONGEST_WAIT = 30.0  # seconds between two of them
 HISTORY = 100
 """Commits that are looked through for an older `last-checkpoint`."""
-
-_NUMBERED = re.compile(r"checkpoint-(\d+)")
 
 
 @dataclass(frozen=True)
@@ -122,9 +120,9 @@ class Downloads:
         assert info.sha is not None
         names = {file.rfilename.partition("/")[0] for file in info.siblings or () if "/" in file.rfilename}
         found = [
-            HubCheckpoint(int(match[1]), self.repo_id, match[0], info.sha)
+            HubCheckpoint(step, self.repo_id, name, info.sha)
             for name in names
-            if (match := _NUMBERED.fullmatch(name))
+            if (step := checkpoint_step(name)) is not None
         ]
         if LAST_CHECKPOINT in names:
             try:

@@ -7,14 +7,13 @@ import re
 from . import checkpoint_manifest, ledger
 from .manifest import Push
 from .outbox import Outbox
-from .plan import LAST_CHECKPOINT
+from .plan import LAST_CHECKPOINT, checkpoint_step
 from .repository import EntryNotFoundError, Remote, Repository
 
 UNKNOWN = "unknown"
 """A model that says nothing about the run it comes from."""
 
 _WEIGHTS = re.compile(r".*\.(safetensors|bin|pt|msgpack|h5|gguf)(\.index\.json)?")
-_NUMBERED = re.compile(r"checkpoint-(\d+)")
 
 
 def foreign_run(push: Push, repository: Repository, outbox: Outbox) -> str | None:
@@ -33,7 +32,7 @@ def foreign_run(push: Push, repository: Repository, outbox: Outbox) -> str | Non
     entries = outbox.ledger.all_entries()
     if any(entry.state == ledger.DONE and entry.commit and entry.place == push.target.place for entry in entries):
         return None
-    newest = max((int(match[1]) for name in remote.folders if (match := _NUMBERED.fullmatch(name))), default=None)
+    newest = max((step for name in remote.folders if (step := checkpoint_step(name)) is not None), default=None)
     if newest is not None:
         run = _run_of(f"checkpoint-{newest}", remote, repository) or UNKNOWN
         return run if run != push.run else None

@@ -109,6 +109,12 @@ class Plan:
     removes_branch: bool = False
 
 
+def checkpoint_step(name: str) -> int | None:
+    """The step of a folder `checkpoint-N`; `None` for any other name."""
+    start, _, number = name.partition("-")
+    return int(number) if start == "checkpoint" and number.isdecimal() else None
+
+
 def is_training_state(file: str) -> bool:
     """Whether a file of a checkpoint folder (relative path, with `/`) serves only to continue training."""
     return _TRAINING_STATE.fullmatch(file) is not None

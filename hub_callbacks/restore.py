@@ -14,7 +14,6 @@ import itertools
 import json
 import ntpath
 import os
-import re
 import shutil
 import socket
 import tempfile
@@ -30,10 +29,9 @@ from .downloads import Damaged, Downloads, HubCheckpoint
 from .errors import ResumeError
 from .manifest import Push, PushPart
 from .outbox import Outbox
+from .plan import checkpoint_step
 from .settings import OUTBOX_NAME
 from .team import Team
-
-_NUMBERED = re.compile(r"checkpoint-(\d+)")
 
 
 @dataclass(frozen=True)
@@ -108,11 +106,11 @@ class Search:
         """Steps of the complete checkpoints in the folder and of those that wait in the outbox."""
         found = set()
         for folder in self.output_dir.glob("checkpoint-*"):
-            match = _NUMBERED.fullmatch(folder.name)
-            if match:
+            step = checkpoint_step(folder.name)
+            if step is not None:
                 problem = problem_of(folder, self.world_size)
                 if problem is None:
-                    found.add(int(match[1]))
+                    found.add(step)
                 else:
                     self.passed_over.append(f"{folder}: {problem}")
         for push in self.outbox.pending() if self.outbox.root.is_dir() else ():
@@ -238,14 +236,14 @@ class Search:
         file = checkpoint / TRAINER_STATE
         state = json.loads(file.read_text(encoding="utf-8"))
         recorded = state.get("best_model_checkpoint")
-        match = recorded and _NUMBERED.fullmatch(ntpath.basename(recorded))
-        if not match or problem_of(Path(recorded)) is None:
+        step = checkpoint_step(ntpath.basename(recorded)) if recorded else None
+        if step is None or problem_of(Path(recorded)) is None:
             return
-        best = self._folder(int(match[1]))
-        is_here = int(match[1]) == state["global_step"] or problem_of(best) is None
-        if not is_here and (choice is None or not self._fetch_best(int(match[1]), choice)):
+        best = self._folder(step)
+        is_here = step == state["global_step"] or problem_of(best) is None
+        if not is_here and (choice is None or not self._fetch_best(step, choice)):
             self.passed_over.append(
-                f"the best checkpoint (step {match[1]}), which that of step {state['global_step']} refers to, is "
+                f"the best checkpoint (step {step}), which that of step {state['global_step']} refers to, is "
                 "neither here nor on the Hub; load_best_model_at_end will not find it"
             )
             return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from .checkpoint_manifest import FileFacts, manifest_below
 from .foreign_run import foreign_run
 from .manifest import Push, PushPart
 from .outbox import Outbox
-from .plan import MODEL, stale_shards
+from .plan import MODEL, checkpoint_step, stale_shards
 from .redaction import secret_in
 from .repository import CommitInfo, Remote, Repository, Uploaded, facts_of
 from .retention import retired
@@ -24,7 +23,6 @@ from .verdict import refused_metadata
 logger = logging.getLogger(__name__)
 
 CARD_TRIES = 3
-_NUMBERED = re.compile(r"checkpoint-(\d+)")
 
 
 class ChangedWhileSent(Exception):
@@ -121,7 +119,7 @@ def _retired(push: Push, remote: Remote) -> list[str]:
     is_numbered = f"checkpoint-{push.step}" in {part.prefix for part in push.parts}
     if push.retention is None or not is_numbered:
         return []
-    there = [int(match[1]) for name in remote.folders if (match := _NUMBERED.fullmatch(name))]
+    there = [step for name in remote.folders if (step := checkpoint_step(name)) is not None]
     return [f"checkpoint-{step}/" for step in retired(there, push.step, push.retention)]
 
 

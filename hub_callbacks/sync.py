@@ -144,7 +144,8 @@ class HubSync:
             return
         plan = Plan("look whose model is there", 0, card=False)
         try:
-            self._creation = question = self._queue(plan, None, None, {}, asks_whose=True).id
+            with self._news:  # no news of it may come before it is known
+                self._creation = question = self._queue(plan, None, None, {}, asks_whose=True).id
         except OSError as error:
             logger.warning("%s cannot take pushes: %s", self.outbox.root, error)
             question = ""

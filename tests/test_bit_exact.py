@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from huggingface_hub import HfApi
 
 from hub_callbacks import cli
@@ -26,6 +27,13 @@ from killing import _pusher_of
 from savers import wait_until
 
 STEPS = 40
+two_processes = pytest.param(
+    2,
+    marks=pytest.mark.skipif(
+        int(transformers.__version__.split(".")[0]) < 5,
+        reason="transformers 4 loads no optimizer on several CPU processes: it maps it to the device cpu:0",
+    ),
+)
 SCRIPT = """
 import sys, time
 import torch.distributed
@@ -163,7 +171,7 @@ def check(hub: Any, repo: str, tmp_path: Path, whole: Any, processes: int, cut_o
 
 @pytest.mark.parametrize(
     ("processes", "cut_off"),
-    [(1, False), (1, True), (2, False)],
+    [(1, False), (1, True), pytest.param(2, False, marks=two_processes.marks)],
     ids=["one process", "one process, the last push was cut off", "two processes"],
 )
 def test_a_killed_run_ends_as_if_nothing_had_happened(hub, repo, tmp_path, uninterrupted, processes, cut_off):
@@ -173,6 +181,6 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(hub, repo, tmp_path, unint
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", range(8))
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, two_processes])
 def test_it_does_so_whenever_it_is_killed(hub, repo, tmp_path, uninterrupted, processes, seed):
     check(hub, repo, tmp_path, uninterrupted(processes), processes, cut_off=seed % 2 == 1, seed=seed)
