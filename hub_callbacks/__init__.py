@@ -20,11 +20,14 @@ if TYPE_CHECKING:
     from .localhub import LocalHub
     from .settings import Settings
     from .sync import HubSync
+    from .trainer import HubSyncTrainer, HubSyncTrainerMixin
 
 _WHERE = {
     "HubSync": ".sync",
     "HubSyncCallback": ".callback",
     "HubSyncError": ".errors",
+    "HubSyncTrainer": ".trainer",
+    "HubSyncTrainerMixin": ".trainer",
     "LocalHub": ".localhub",
     "OutboxError": ".errors",
     "PushNotSent": ".errors",
@@ -36,6 +39,8 @@ __all__ = [
     "HubSync",
     "HubSyncCallback",
     "HubSyncError",
+    "HubSyncTrainer",
+    "HubSyncTrainerMixin",
     "LocalHub",
     "OutboxError",
     "PushNotSent",

@@ -27,11 +27,13 @@ class Target:
         repo_id: `"owner/name"`, or `"name"` for a repository of the token's user.
         revision: Branch; `None` is `main`.
         private: Visibility if the repository has to be created; `None` takes the Hub's default.
+        create: Whether the repository is created when it is missing.
     """
 
     repo_id: str
     revision: str | None = None
     private: bool | None = None
+    create: bool = True
 
     @property
     def place(self) -> str:
@@ -68,6 +70,8 @@ class Push:
         has_card: Whether the model card goes along.
         keep: Whether a newer push may not take over parts of it (`hub_always_push`).
         urgent: Whether it goes ahead of the others.
+        tags: Git tags that are set on its commit; moved there if they exist.
+        replaces: Whether the repository that is there is deleted first (`delete_existing_repo`).
     """
 
     id: str
@@ -82,6 +86,8 @@ class Push:
     has_card: bool = False
     keep: bool = False
     urgent: bool = False
+    tags: tuple[str, ...] = ()
+    replaces: bool = False
 
     @property
     def slots(self) -> frozenset[str]:
@@ -132,6 +138,7 @@ def load(folder: Path) -> Push:
             folder=folder,
             target=Target(**values.pop("target")),
             parts=parts,
+            tags=tuple(values.pop("tags", ())),
             **values,
         )
     except (TypeError, KeyError, AttributeError) as error:

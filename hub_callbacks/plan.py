@@ -29,6 +29,7 @@ _TRAINING_STATE = re.compile(
     | scheduler([-_.].*)?\.(pt|bin)
     | scaler([-_.].*)?\.pt
     | (rng_state|random_states)([-_.].*)?\.(pth|pkl)
+    | (sampler|dl_state_dict)(_\d+)?\.bin | custom_checkpoint_\d+\.pkl
     | trainer_state\.json
     | pytorch_model_fsdp_\d+/.*
     | global_step\d+/.* | latest | zero_to_fp32\.py
@@ -154,6 +155,20 @@ def plan_save(strategy: str, checkpoint: Path, step: int, message: str) -> Plan 
     elif strategy == "all_checkpoints":
         parts.append(checkpoint_part(checkpoint, files, checkpoint.name))
     return Plan(message, step, tuple(parts))
+
+
+def plan_checkpoint(strategy: str, checkpoint: Path, step: int | None, newest_step: int) -> Plan:
+    """What a script pushes that names a checkpoint folder: whatever the strategy, the model goes.
+
+    Args:
+        step: The step that it was saved at, if that is known.
+        newest_step: The step that training is at.
+    """
+    message = f"Checkpoint {checkpoint.name}" if step is None else progress_message("step", step, None)
+    strategy = "every_save" if strategy == "end" else strategy
+    plan = plan_save(strategy, checkpoint, newest_step if step is None else step, message)
+    assert plan is not None
+    return plan
 
 
 def plan_evaluate(strategy: str, step: int, message: str) -> Plan | None:

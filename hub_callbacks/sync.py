@@ -31,10 +31,11 @@ from .errors import PushNotSent
 from .manifest import CARD_FACTS, LOCAL_CARD, Push, PushPart, Target
 from .outbox import Outbox
 from .plan import Plan
+from .request import Request, check_text
 from .settings import Settings
 from .signals import Orders
 from .snapshot import Frozen, freeze
-from .summary import Reporter, Summary
+from .summary import PushInProgress, Reporter, Summary
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
@@ -98,9 +99,9 @@ class HubSync:
         return self.pushes[-1] if self.pushes else None
 
     @property
-    def push_in_progress(self) -> bool:
-        """Whether a push of this run is queued or under way."""
-        return bool(self._open())
+    def push_in_progress(self) -> PushInProgress:
+        """The pushes of this run that are queued or under way; false when there are none."""
+        return PushInProgress(lambda: not self._open(), self.wait)
 
     @property
     def is_closed(self) -> bool:
@@ -110,9 +111,24 @@ class HubSync:
         """Queues the creation of the repository, and starts the pusher; what an earlier run left is sent first."""
         plan = Plan("create the repository", 0, card=False)
         try:
-            self._creation = self._queue(plan, None, None, {}).id
+            self._creation = self._queue(plan, None, None, {}, Request(self.target)).id
         except OSError as error:
             logger.warning("%s cannot take pushes (%s); nothing is pushed until it can.", self.outbox.root, error)
+
+    def connect(self, token: str | None = None) -> None:
+        """Has the repository created, if that was not asked for yet, or with another token.
+
+        Args:
+            token: To be used from now on.
+
+        Raises:
+            SettingsError: when the token is none.
+        """
+        if token is not None:
+            check_text("token", token)
+            self.use_token(token)
+        if self._creation is None or token is not None:
+            self.start()
 
     def use_token(self, token: str) -> None:
         """Has what is sent from now on sent with another token."""
@@ -126,8 +142,7 @@ class HubSync:
         card: Mapping[str, Any] | None = None,
         readme: Path | None = None,
         replacements: Mapping[str, bytes] | None = None,
-        description: str = "",
-        target: Target | None = None,
+        request: Request | None = None,
     ) -> Future[CommitInfo]:
         """Snapshots what `plan` names and queues it. Never waits for the network.
 
@@ -136,8 +151,7 @@ class HubSync:
             card: The facts that the model card is made from.
             readme: A README.md with a person's text, to merge the card into.
             replacements: File name → content that is pushed in its place.
-            description: Text of the commit below its title.
-            target: Another place than the one in the settings.
+            request: What a call of `push_to_hub` asks for beyond the plan.
 
         Returns:
             The commit to be. A push that a newer one takes over as a whole gives that one's commit. A push that
@@ -149,7 +163,7 @@ class HubSync:
         self._look_for_token()
         try:
             with self._news:  # no news of it may come before its future is known
-                push = self._queue(plan, card, readme, replacements or {}, description, target)
+                push = self._queue(plan, card, readme, replacements or {}, request or Request(self.target))
                 self._futures[push.id] = future
                 self._sizes[push.id] = push.size
         except Exception as error:
@@ -187,8 +201,7 @@ class HubSync:
         card: Mapping[str, Any] | None,
         readme: Path | None,
         replacements: Mapping[str, bytes],
-        description: str = "",
-        target: Target | None = None,
+        request: Request,
     ) -> Push:
         with self.outbox.stage() as staged:
             frozen: dict[Path, Frozen] = {}
@@ -217,14 +230,17 @@ class HubSync:
                     folder=staged,
                     run=self.run,
                     created=time.time(),
-                    target=target or self.target,
+                    target=request.target,
                     step=plan.step,
                     message=plan.message,
-                    description=description,
+                    description=request.description,
                     parts=parts,
                     has_card=plan.card,
-                    keep=self.settings.hub_always_push,
+                    # What a tag names, and what takes a repository's place, is that very push.
+                    keep=self.settings.hub_always_push or bool(request.tags) or request.replaces,
                     urgent=plan.urgent,
+                    tags=request.tags,
+                    replaces=request.replaces,
                 ),
             )
         self._companion.ring()
