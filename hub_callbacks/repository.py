@@ -16,7 +16,12 @@ from huggingface_hub import (
     get_token,
     hf_hub_download,
 )
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, OfflineModeIsEnabled
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
 from huggingface_hub.hf_api import RepoFile
 
 from .manifest import Target
@@ -27,8 +32,40 @@ Uploaded = list[CommitOperationAdd]
 """Files that are ready to be committed."""
 
 
-class NotABranch(Exception):
-    """`hub_revision` names something that cannot be pushed to."""
+class Refusal(Exception):
+    """A push asks for what cannot be; each message says what to do."""
+
+    all_pushes = False
+    """Whether the other pushes to that place ask for it, too."""
+
+
+class NotABranch(Refusal):
+    """A revision names something that cannot be pushed to."""
+
+    all_pushes = True
+
+
+class NotThere(Refusal):
+    """A repository is missing that is not to be created."""
+
+
+class NotYours(Refusal):
+    """A repository that was to be deleted does not belong to the token's user."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A repository that is there.
+
+    Args:
+        repo_id: With its owner.
+        created: When it was made; another one of the same name has another time.
+        contents: What is in it, for people.
+    """
+
+    repo_id: str
+    created: str
+    contents: str
 
 
 @dataclass(frozen=True)
@@ -40,12 +77,14 @@ class Remote:
         revision: Branch.
         head: Identifier of the commit.
         root: Paths of the files at the root.
+        private: Its visibility.
     """
 
     repo_id: str
     revision: str
     head: str
     root: frozenset[str]
+    private: bool | None = None
 
 
 class Repository:
@@ -70,21 +109,85 @@ class Repository:
         return self._given_token() or get_token()
 
     def ensure(self, target: Target) -> str:
-        """Creates the repository and the branch if they are missing.
+        """Creates the repository, unless the target says not to, and the branch if they are missing.
 
         Returns:
             The repository's name with its owner.
 
         Raises:
             NotABranch: when the revision is a tag or a commit.
+            NotThere: when it is missing and is not to be created.
         """
         key = (target, self.token)
         if key not in self._ensured:
-            url = self._api.create_repo(target.repo_id, private=target.private, exist_ok=True, token=self.token)
+            repo_id = self._create(target) if target.create else self._require(target)
             if target.revision not in (None, "main"):
-                self._ensure_branch(url.repo_id, target.revision)
-            self._ensured[key] = url.repo_id
+                self._ensure_branch(repo_id, target.revision)
+            self._ensured[key] = repo_id
         return self._ensured[key]
+
+    def _create(self, target: Target) -> str:
+        url = self._api.create_repo(target.repo_id, private=target.private, exist_ok=True, token=self.token)
+        return str(url.repo_id)
+
+    def _require(self, target: Target) -> str:
+        found = self.find(target)
+        if found is None:
+            raise NotThere(
+                f"There is no repository {target.repo_id} that this token can see, and with create_repo=False "
+                "none is created. Create it, or push with create_repo=True."
+            )
+        return found.repo_id
+
+    def find(self, target: Target) -> Found | None:
+        """The repository, if it is there and this token can see it."""
+        name = target.repo_id
+        repo_id = name if "/" in name else f"{self._api.whoami(token=self.token)['name']}/{name}"
+        try:
+            info = self._api.model_info(repo_id, token=self.token)
+        except RepositoryNotFoundError:
+            return None
+        assert info.created_at is not None
+        files = info.siblings or []
+        contents = f"{len(files)} files, the last commit {str(info.sha)[:8]}, and all its branches and tags"
+        return Found(info.id, info.created_at.isoformat(), contents)
+
+    def require_owner(self, repo_id: str) -> None:
+        """
+        Raises:
+            NotYours: when the repository belongs to neither the token's user nor an organization of theirs.
+        """
+        user = self._api.whoami(token=self.token)
+        owners = {user["name"], *(org["name"] for org in user.get("orgs", ()))}
+        if repo_id.partition("/")[0].lower() not in {owner.lower() for owner in owners}:
+            raise NotYours(
+                f"{repo_id} is not {user['name']}'s, and is not deleted. Push without delete_existing_repo, or "
+                "with the owner's token."
+            )
+
+    def delete(self, repo_id: str) -> None:
+        """Deletes a repository with all that is in it.
+
+        Raises:
+            NotYours: when the Hub says that the token may not.
+        """
+        try:
+            self._api.delete_repo(repo_id, token=self.token, missing_ok=True)
+        except HfHubHTTPError as error:
+            if error.response.status_code != 403:
+                raise
+            raise NotYours(f"This token may not delete {repo_id}, and it was not deleted: {error}") from None
+        self.forget()
+
+    def set_tag(self, remote: Remote, tag: str, commit: str) -> None:
+        """Makes a Git tag name a commit; one that names another is moved."""
+        refs = self._api.list_repo_refs(remote.repo_id, token=self.token)
+        there = {ref.name: ref.target_commit for ref in refs.tags}
+        if there.get(tag) == commit:
+            return
+        if tag in there:
+            self._api.delete_tag(remote.repo_id, tag=tag, token=self.token)
+        self._api.create_tag(remote.repo_id, tag=tag, revision=commit, token=self.token)
 
     def rehearse(self, target: Target) -> list[str]:
         """Finds out, before there is anything to push, whether it can be pushed.
@@ -100,14 +203,9 @@ class Repository:
         self._api.preupload_lfs_files(
             repo_id, [CommitOperationAdd("README.md", b"")], revision=target.revision, token=self.token
         )
-        if target.private is not None:
-            info = self._api.repo_info(repo_id, token=self.token)
-            if bool(info.private) != target.private:
-                return [
-                    f"{repo_id} was there before and is {'private' if info.private else 'public'}, "
-                    f"although hub_private_repo is {target.private}; that is changed in the repository's settings"
-                ]
-        return []
+        if target.private is None:
+            return []
+        return wrong_visibility(target, repo_id, self._api.repo_info(repo_id, token=self.token).private)
 
     def forget(self) -> None:
         """The repository or branch may be gone: the next `ensure` asks the Hub again."""
@@ -120,12 +218,12 @@ class Repository:
         if branch in {ref.name for ref in refs.tags}:
             raise NotABranch(
                 f"{branch!r} is a tag of {repo_id}, and only a branch can be pushed to. "
-                "Set hub_revision to another name."
+                "Set hub_revision, or the revision of the push, to another name."
             )
         if len(branch) == 40 and all(character in "0123456789abcdef" for character in branch):
             raise NotABranch(
                 f"{branch!r} is the identifier of a commit, and only a branch can be pushed to. "
-                "Set hub_revision to the name of one."
+                "Set hub_revision, or the revision of the push, to the name of one."
             )
         self._api.create_branch(repo_id, branch=branch, exist_ok=True, token=self.token)
 
@@ -133,9 +231,9 @@ class Repository:
         """The state of the branch, to build a commit on."""
         repo_id = self.ensure(target)
         revision = target.revision or "main"
-        head = self._api.repo_info(repo_id, revision=revision, token=self.token).sha
-        assert head is not None
-        return Remote(repo_id, revision, head, frozenset(self._list(repo_id, head, None)))
+        info = self._api.repo_info(repo_id, revision=revision, token=self.token)
+        assert info.sha is not None
+        return Remote(repo_id, revision, info.sha, frozenset(self._list(repo_id, info.sha, None)), info.private)
 
     def files_below(self, remote: Remote, folder: str) -> list[str]:
         """Paths of all files under a folder, at the commit of `remote`; empty when there is no such folder."""
@@ -218,6 +316,16 @@ class Repository:
         )
 
 
+def wrong_visibility(target: Target, repo_id: str, private: bool | None) -> list[str]:
+    """What people should know where a repository is not as private as they want it."""
+    if target.private is None or private is None or private == target.private:
+        return []
+    return [
+        f"{repo_id} was there before and is {'private' if private else 'public'}, "
+        f"although hub_private_repo is {target.private}; that is changed in the repository's settings"
+    ]
+
+
 def _limit_requests(seconds: float) -> None:
     """Sets a time-out for the client's requests: on its own it waits for an answer for ever.
 
@@ -249,8 +357,12 @@ __all__ = [
     "EntryNotFoundError",
     "HfHubHTTPError",
     "NotABranch",
+    "NotThere",
+    "NotYours",
     "OfflineModeIsEnabled",
+    "Refusal",
     "Remote",
     "Repository",
     "Uploaded",
+    "wrong_visibility",
 ]

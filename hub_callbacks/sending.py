@@ -12,7 +12,8 @@ from .manifest import Push, PushPart
 from .outbox import Outbox
 from .plan import MODEL, stale_shards
 from .redaction import secret_in
-from .repository import CommitInfo, Remote, Repository, Uploaded
+from .replacing import delete_replaced
+from .repository import CommitInfo, Remote, Repository, Uploaded, wrong_visibility
 from .verdict import refused_metadata
 
 logger = logging.getLogger(__name__)
@@ -50,10 +51,13 @@ def send(push: Push, repository: Repository, outbox: Outbox) -> Sent:
         Exception: whatever the client raises; see `verdict.judge`.
     """
     if not push.slots:
-        notes = repository.rehearse(push.target)
-        return Sent(repository.ensure(push.target), notes=notes)
+        found = repository.rehearse(push.target)
+        return Sent(repository.ensure(push.target), notes=found)
+    notes: list[str] = []
+    if push.replaces:
+        delete_replaced(push, repository, outbox, notes)
     remote = repository.look(push.target)
-    sent = Sent(remote.repo_id)
+    sent = Sent(remote.repo_id, notes=notes + wrong_visibility(push.target, remote.repo_id, remote.private))
     push = _without_changed_parts(push, sent.notes)
     if not push.slots:
         sent.nothing_left = True
@@ -75,6 +79,8 @@ def send(push: Push, repository: Repository, outbox: Outbox) -> Sent:
         raise ChangedWhileSent("a file of the push was rewritten while it was read; nothing was committed")
     sent.size = sum(frozen.size for part in push.parts for path, frozen in part.files.items() if path in additions)
     sent.commit = _commit(push, repository, outbox, remote, uploaded, cards.result(), deletions, sent)
+    for tag in push.tags:
+        repository.set_tag(remote, tag, sent.commit.oid)
     return sent
 
 
