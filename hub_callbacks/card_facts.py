@@ -15,6 +15,19 @@ from .card.surroundings import hardware
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
 
+CARD_PARAMETERS = (
+    "language",
+    "license",
+    "tags",
+    "model_name",
+    "finetuned_from",
+    "tasks",
+    "dataset_tags",
+    "dataset",
+    "dataset_args",
+    "dataset_language",
+)
+"""Parameters of `create_model_card`, in order; the Trainer's own does not have the last."""
 OPTIONS = frozenset(field.name for field in dataclasses.fields(CardOptions))
 
 
@@ -55,13 +68,13 @@ class CardFacts:
             eval_dataset=seen.get("eval_dataloader"),
             repo_id=repo_id,
             revision=revision,
-            accelerator_state=_accelerator_state(),
+            accelerator_state=accelerator_state(),
             resumed_from_step=resumed,
         )
 
     def look_around(self, args: Any) -> None:
         """Gathers anew what the training runs on: another `Accelerator` was made."""
-        self.setup["hardware"] = json_safe(hardware(args, _accelerator_state()))
+        self.setup["hardware"] = json_safe(hardware(args, accelerator_state()))
 
     def say(self, options: dict[str, Any]) -> None:
         """Takes what the user says about the model; other keywords (TRL has some) are left alone."""
@@ -105,7 +118,7 @@ class CardFacts:
         return ModelCard(text, ignore_metadata_errors=True)
 
 
-def _accelerator_state() -> Any:
+def accelerator_state() -> Any:
     """What accelerate knows of processes and precision, once an `Accelerator` was made in this process."""
     accelerate = sys.modules.get("accelerate.state")
     return accelerate.AcceleratorState() if accelerate is not None and accelerate.is_initialized() else None

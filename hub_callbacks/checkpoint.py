@@ -8,16 +8,13 @@ folder is looked at again at the next step, in which all processes have to take 
 from __future__ import annotations
 
 import json
-import re
 import time
 import zipfile
 from pathlib import Path
 from typing import Any
 
 from .errors import SettingsError
-from .plan import INCOMPLETE_MARKER, list_files
-
-_WEIGHTS = re.compile(r".+\.(safetensors|bin|pt|pth|ckpt|distcp|msgpack|h5)")
+from .plan import INCOMPLETE_MARKER, is_weights, list_files
 
 WAIT_FOR_RANKS = 10.0
 """Seconds that the end of training gives to other processes to write their last files."""
@@ -77,7 +74,7 @@ def find_checkpoint(folder: Any, output_dir: Path) -> Path:
             f"{folder} is not a complete checkpoint: {INCOMPLETE_MARKER} stands in it, so it is being written, or "
             "its writer was killed. Nothing was pushed."
         )
-    if not any(_WEIGHTS.fullmatch(Path(file).name) for file in list_files(found)):
+    if not any(is_weights(file) for file in list_files(found)):
         raise SettingsError(f"{folder} is not a checkpoint: there are no weights in it. Nothing was pushed.")
     return found
 

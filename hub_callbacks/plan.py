@@ -40,6 +40,9 @@ _TRAINING_STATE = re.compile(
 )
 
 
+_WEIGHTS = re.compile(r"(?!training_args\.bin).+\.(safetensors|bin|pt|pth|ckpt|distcp|msgpack|h5)(\.index\.json)?")
+
+
 @dataclass(frozen=True)
 class Part:
     """Files of one folder under one place in the repository.
@@ -82,6 +85,11 @@ class Plan:
     parts: tuple[Part, ...] = ()
     card: bool = True
     urgent: bool = False
+
+
+def is_weights(file: str) -> bool:
+    """Whether a file (relative path, with `/`) holds parameters, by its name."""
+    return _WEIGHTS.fullmatch(file) is not None
 
 
 def is_training_state(file: str) -> bool:

@@ -47,9 +47,7 @@ def read_request(
     """
     if commit_description is not None and not isinstance(commit_description, str):
         raise SettingsError(f"commit_description is {commit_description!r}; it is a text, or None.")
-    for name, value in (("create_repo", create_repo), ("delete_existing_repo", delete_existing_repo)):
-        if not isinstance(value, bool):
-            raise SettingsError(f"{name} is {value!r}; it is True or False.")
+    check_switches(create_repo=create_repo, delete_existing_repo=delete_existing_repo)
     if private is not None and not isinstance(private, bool):
         raise SettingsError(f"private is {private!r}; it is True, False, or None for the Hub's default.")
     if revision is not None:
@@ -106,6 +104,16 @@ def check_text(what: str, value: Any) -> None:
     """
     if not isinstance(value, str) or not value.strip():
         raise SettingsError(f"{what} is {value!r}; it is a text.")
+
+
+def check_switches(**values: Any) -> None:
+    """
+    Raises:
+        SettingsError: when one is neither `True` nor `False`.
+    """
+    for name, value in values.items():
+        if not isinstance(value, bool):
+            raise SettingsError(f"{name} is {value!r}; it is True or False.")
 
 
 def _is_list(value: Any) -> bool:

@@ -2,10 +2,10 @@
 
 `HubSyncCallback` drives it from a Trainer's events; a plain training loop can drive it by itself:
 
->>> sync = HubSync(resolve(overrides={"output_dir": "run", "hub_model_id": "me/model"}))  # doctest: +SKIP
->>> sync.start()  # doctest: +SKIP
->>> future = sync.push(plan_save("checkpoint", Path("run/checkpoint-10"), 10, "step 10"))  # doctest: +SKIP
->>> sync.finish()  # doctest: +SKIP
+>>> sync = HubSync(output_dir="run", hub_model_id="me/model", hub_strategy="all_checkpoints")  # doctest: +SKIP
+>>> sync.init_hf_repo()  # doctest: +SKIP
+>>> future = sync.push_from_checkpoint("run/checkpoint-10")  # doctest: +SKIP
+>>> sync.push_to_hub(commit_message="Release", tags=["v1.0.0"])  # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ from typing import TYPE_CHECKING, Any
 
 from . import ledger
 from .companion import Companion
-from .errors import PushNotSent
+from .errors import PushNotSent, SettingsError
+from .loop import LoopVerbs
 from .manifest import CARD_FACTS, LOCAL_CARD, Push, PushPart, Target
 from .outbox import Outbox
 from .plan import Plan
 from .request import Request, check_text
-from .settings import Settings
+from .settings import Settings, resolve
 from .signals import Orders
 from .snapshot import Frozen, freeze
 from .summary import PushInProgress, Reporter, Summary
@@ -50,18 +51,26 @@ HEARTBEAT = 30.0
 """Seconds between two lines in the log while the end of a run waits, where no progress bar is shown."""
 
 
-class HubSync:
-    """The engine of one run.
+class HubSync(LoopVerbs):
+    """The engine of one run, with the Hub's verbs for a training loop without a Trainer.
 
     Args:
-        settings: What is pushed where.
+        settings: What is pushed where; or, instead, its fields as keywords: `HubSync(output_dir="run")`.
         orders: Limits of the pusher; the token and `max_pending_bytes` are taken from the settings.
+
+    Raises:
+        SettingsError: for a value that cannot work.
 
     Not for use from several threads at once.
     """
 
-    def __init__(self, settings: Settings, orders: Orders | None = None) -> None:
-        self.settings = settings
+    def __init__(self, settings: Settings | None = None, orders: Orders | None = None, **keywords: Any) -> None:
+        if settings is not None and keywords:
+            raise SettingsError(
+                f"settings are given, so {', '.join(keywords)} cannot be: put them into the settings."
+            )
+        settings = settings or resolve(overrides=keywords)
+        super().__init__(settings)
         self.target = Target(settings.hub_model_id, settings.hub_revision, settings.hub_private_repo)
         self.outbox = Outbox(settings.outbox)
         self.run = uuid.uuid4().hex[:12]

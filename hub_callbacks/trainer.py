@@ -10,7 +10,8 @@ from transformers import Trainer
 
 from . import verbs
 from .callback import HubSyncCallback, find
-from .request import check_card_options
+from .card_facts import CARD_PARAMETERS
+from .request import check_card_options, check_switches
 from .takeover import with_callback
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ class HubSyncTrainerMixin:
         """
         said: tuple[Any, ...] = (language, license, tags, model_name, finetuned_from, tasks)
         said += (dataset_tags, dataset, dataset_args, dataset_language)
-        options = dict(zip(verbs.CARD_PARAMETERS, said, strict=True))
+        options = dict(zip(CARD_PARAMETERS, said, strict=True))
         check_card_options(options)
         return verbs.create_model_card(self.hub_sync, self, **options)
 
@@ -179,6 +180,7 @@ class HubSyncTrainerMixin:
             SettingsError: for a value that cannot work; nothing was saved or queued then.
             PushNotSent: with `on_error="raise"`, when it has not arrived.
         """
+        check_switches(run_as_future=run_as_future, blocking=blocking)
         check_card_options(card)
         return verbs.push_to_hub(
             self.hub_sync,

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .card_facts import CardFacts
+from .card_facts import CARD_PARAMETERS, CardFacts
 from .final_model import weights_step
 from .plan import list_files, stays_here
 from .request import check_text, read_request
@@ -19,20 +19,6 @@ if TYPE_CHECKING:
 
     from .callback import HubSyncCallback
     from .run import Run
-
-CARD_PARAMETERS = (
-    "language",
-    "license",
-    "tags",
-    "model_name",
-    "finetuned_from",
-    "tasks",
-    "dataset_tags",
-    "dataset",
-    "dataset_args",
-    "dataset_language",
-)
-"""Parameters of `create_model_card`, in order; the Trainer's own does not have the last."""
 
 
 def run_of(callback: HubSyncCallback, trainer: Any) -> Run | None:

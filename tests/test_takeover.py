@@ -12,7 +12,7 @@ from huggingface_hub import CommitInfo, ModelCard
 from transformers import Trainer
 
 from hub_callbacks import HubSyncCallback, takeover
-from hub_callbacks.verbs import CARD_PARAMETERS
+from hub_callbacks.card_facts import CARD_PARAMETERS
 from models import Sentences, arguments, classifier
 from runs import digests, download, on_hub, root_of, titles, train
 
