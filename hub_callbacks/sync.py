@@ -169,6 +169,8 @@ class HubSync(LoopVerbs):
         future: Future[CommitInfo] = Future()
         future.set_running_or_notify_cancel()  # what was saved is pushed; there is no way back
         self.pushes.append(future)
+        with _engines_lock:
+            _busy.add(self)
         self._look_for_token()
         try:
             with self._news:  # no news of it may come before its future is known
@@ -290,6 +292,13 @@ class HubSync(LoopVerbs):
         for future, fate in fates:  # outside of the lock: a user's callbacks run in here
             if fate is not None:
                 _settle(future, fate)
+        self._rest()
+
+    def _rest(self) -> None:
+        """Without pushes that are on their way, the engine goes when nobody holds it."""
+        if not self._open():
+            with _engines_lock:
+                _busy.discard(self)
 
     def _open(self) -> dict[str, Future[CommitInfo]]:
         return {push_id: future for push_id, future in self._futures.items() if not future.done()}
@@ -403,6 +412,7 @@ class HubSync(LoopVerbs):
         for future in self._open().values():
             with contextlib.suppress(InvalidStateError):
                 future.set_exception(PushNotSent(message))
+        self._rest()
         if self.settings.on_error == "raise":
             raise PushNotSent(message)
         logger.warning(message)
@@ -427,6 +437,8 @@ class HubSync(LoopVerbs):
 
 
 _engines: weakref.WeakSet[HubSync] = weakref.WeakSet()
+_busy: set[HubSync] = set()
+"""Engines with pushes on their way: a script's function that made the Trainer may have returned."""
 _engines_lock = threading.Lock()
 
 
