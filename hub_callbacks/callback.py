@@ -165,6 +165,10 @@ class HubSyncCallback(TrainerCallback):
         for run in self._runs.values():
             run.sync.close()
 
+    def known_run(self, args: TrainingArguments) -> Run | None:
+        """The run of a Trainer with these arguments, if it was made already."""
+        return self._run if self._run is not None and self._run.args is args else None
+
     def run_of(self, args: TrainingArguments) -> Run:
         """The run of a Trainer with these arguments, made when it is asked for first.
 

@@ -17,6 +17,7 @@ from .takeover import with_callback
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo, ModelCard
 
+    from .run import Run
     from .summary import PushInProgress
 
 Names = str | list[str] | None
@@ -79,12 +80,9 @@ class HubSyncTrainerMixin:
     push_in_progress = _push_in_progress
 
     @property
-    def _run(self) -> Any:
+    def _run(self) -> Run | None:
         callback = find(self)
-        # While the Trainer is being made there is no state yet, and the callback has not been told of it.
-        if callback is None or not hasattr(self, "state"):
-            return None
-        return verbs.run_of(callback, self)
+        return None if callback is None else callback.known_run(self.args)
 
     def init_hf_repo(self, token: str | None = None) -> None:
         """Creates the repository, or connects to it, and finds out whether it can be written to.
