@@ -202,6 +202,7 @@ def test_the_trials_of_a_search_are_not_pushed_and_that_is_said(hub, api, repo, 
     monkeypatch.setitem(module.ALL_HYPERPARAMETER_SEARCH_BACKENDS, HPSearchBackend.OPTUNA, search)
     optuna = types.ModuleType("optuna")
     optuna.__spec__ = ModuleSpec("optuna", None)
+    optuna.trial = types.SimpleNamespace(BaseTrial=types.SimpleNamespace)
     monkeypatch.setitem(sys.modules, "optuna", optuna)
     callback = HubSyncCallback(hub_strategy="every_save")
     trainer = Trainer(
