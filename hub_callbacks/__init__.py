@@ -21,12 +21,15 @@ if TYPE_CHECKING:
     from .resume import latest_checkpoint
     from .settings import Settings
     from .sync import HubSync
+    from .trainer import HubSyncTrainer, HubSyncTrainerMixin
 
 _WHERE = {
     "ForeignRun": ".errors",
     "HubSync": ".sync",
     "HubSyncCallback": ".callback",
     "HubSyncError": ".errors",
+    "HubSyncTrainer": ".trainer",
+    "HubSyncTrainerMixin": ".trainer",
     "LocalHub": ".localhub",
     "OutboxError": ".errors",
     "PushNotSent": ".errors",
@@ -41,6 +44,8 @@ __all__ = [
     "HubSync",
     "HubSyncCallback",
     "HubSyncError",
+    "HubSyncTrainer",
+    "HubSyncTrainerMixin",
     "LocalHub",
     "OutboxError",
     "PushNotSent",

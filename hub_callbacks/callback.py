@@ -185,6 +185,10 @@ class HubSyncCallback(TrainerCallback):
         if self._node_run is not None:
             self._node_run.sync.close()
 
+    def known_run(self, args: TrainingArguments) -> Run | None:
+        """The run of a Trainer with these arguments, if it was made already."""
+        return self._run if self._run is not None and self._run.args is args else None
+
     def run_of(self, args: TrainingArguments) -> Run:
         """The run of a Trainer with these arguments, made when it is asked for first.
 

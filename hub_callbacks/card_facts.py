@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .card import CardOptions, gather_progress, gather_setup, merge_card, render_card
 from .card.jsonsafe import json_safe
+from .card.surroundings import hardware
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
 
+CARD_PARAMETERS = (
+    "language",
+    "license",
+    "tags",
+    "model_name",
+    "finetuned_from",
+    "tasks",
+    "dataset_tags",
+    "dataset",
+    "dataset_args",
+    "dataset_language",
+)
+"""Parameters of `create_model_card`, in order; the Trainer's own does not have the last."""
 OPTIONS = frozenset(field.name for field in dataclasses.fields(CardOptions))
 
 
@@ -52,12 +68,25 @@ class CardFacts:
             eval_dataset=seen.get("eval_dataloader"),
             repo_id=repo_id,
             revision=revision,
+            accelerator_state=accelerator_state(),
             resumed_from_step=resumed,
         )
+
+    def look_around(self, args: Any) -> None:
+        """Gathers anew what the training runs on: another `Accelerator` was made."""
+        self.setup["hardware"] = json_safe(hardware(args, accelerator_state()))
 
     def say(self, options: dict[str, Any]) -> None:
         """Takes what the user says about the model; other keywords (TRL has some) are left alone."""
         self.options |= {name: json_safe(value) for name, value in options.items() if name in OPTIONS and value}
+
+    def add_tags(self, *tags: Iterable[str]) -> None:
+        """Adds tags to those that the user has given so far."""
+        said = self.options.get("tags") or []
+        known = dict.fromkeys([said] if isinstance(said, str) else said)
+        for some in tags:
+            known |= dict.fromkeys(some)
+        self.say({"tags": list(known)})
 
     def at(self, state: Any, weights_step: int | None = None) -> dict[str, Any]:
         """The facts at this moment, ready for JSON.
@@ -87,3 +116,9 @@ class CardFacts:
         for name, picture in card.pictures.items():
             (folder / name).write_bytes(picture)
         return ModelCard(text, ignore_metadata_errors=True)
+
+
+def accelerator_state() -> Any:
+    """What accelerate knows of processes and precision, once an `Accelerator` was made in this process."""
+    accelerate = sys.modules.get("accelerate.state")
+    return accelerate.AcceleratorState() if accelerate is not None and accelerate.is_initialized() else None

@@ -15,7 +15,8 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-from .plan import INCOMPLETE_MARKER, list_files
+from .errors import SettingsError
+from .plan import INCOMPLETE_MARKER, is_weights, list_files
 
 WAIT_FOR_RANKS = 10.0
 """Seconds that the end of training gives to other processes to write their last files."""
@@ -136,3 +137,46 @@ def _is_whole(file: Path) -> bool:
     if _TORCH_FILE.match(file.name):
         return zipfile.is_zipfile(file)  # its end is written last
     return True
+
+
+def find_checkpoint(folder: Any, output_dir: Path) -> Path:
+    """The checkpoint that a user names, absolute.
+
+    Args:
+        folder: Its path: absolute, relative to the working directory, or relative to `output_dir`.
+        output_dir: Where the run writes.
+
+    Raises:
+        SettingsError: when it is no checkpoint, or not a complete one.
+    """
+    if not isinstance(folder, str | Path) or not str(folder):
+        raise SettingsError(f"checkpoint_folder is {folder!r}; it is the path of a folder.")
+    given = Path(folder).expanduser()
+    candidates = [given.absolute(), output_dir / given]
+    found = next((candidate.resolve() for candidate in candidates if candidate.is_dir()), None)
+    if found is None:
+        there = sorted(path.name for path in output_dir.glob("checkpoint-*"))
+        have = f"In {output_dir} there are {', '.join(there)}." if there else f"In {output_dir} there is none."
+        raise SettingsError(f"{folder} is not a checkpoint: there is no such folder. {have} Nothing was pushed.")
+    if output_dir.resolve() == found or found in output_dir.resolve().parents:
+        raise SettingsError(
+            f"{folder} is not a checkpoint but holds the whole run. `push_to_hub()` pushes it. Nothing was pushed."
+        )
+    if is_marked_incomplete(found):
+        raise SettingsError(
+            f"{folder} is not a complete checkpoint: {INCOMPLETE_MARKER} stands in it, so it is being written, or "
+            "its writer was killed. Nothing was pushed."
+        )
+    if not any(is_weights(file) for file in list_files(found)):
+        raise SettingsError(f"{folder} is not a checkpoint: there are no weights in it. Nothing was pushed.")
+    return found
+
+
+def step_of(checkpoint: Path) -> int | None:
+    """The optimizer step that a checkpoint was saved at: from its state, else from its name."""
+    try:
+        step = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["global_step"]
+        return int(step)
+    except (OSError, ValueError, TypeError, KeyError):
+        number = checkpoint.name.rpartition("-")[2]
+        return int(number) if number.isdecimal() else None

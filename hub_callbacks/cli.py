@@ -1,4 +1,4 @@
-"""The command line: look into an outbox, send what is in it, run the embedded Hub.
+"""The command line: look into an outbox, send what is in it, run a training script, run the embedded Hub.
 
 Exit codes: 0, nothing is left to be sent; 1, something is; 2, the command was not understood or there is no
 outbox.
@@ -34,8 +34,19 @@ Folders = Annotated[list[Path], typer.Argument(metavar="DIR...", help="output_di
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
+_script: list[dict[str, Any]] = []
+"""What `run` was asked to run; it is run outside of typer, which has its own way with exceptions."""
+
+
 def main() -> None:
-    app()
+    try:
+        app()
+    except SystemExit:
+        if not _script:
+            raise
+    from .script_runner import run_script
+
+    run_script(**_script[0])
 
 
 def open_outbox(folder: Path) -> Outbox:
@@ -174,6 +185,21 @@ def drop(
     for name in names:
         outbox.record(ledger.Entry(name, ledger.DROPPED, message=pending[name].message))
         outbox.remove(name)
+
+
+@app.command(
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
+def run(
+    target: Annotated[str, typer.Argument(metavar="SCRIPT", help="Script, or module with -m.")],
+    arguments: Annotated[list[str] | None, typer.Argument(metavar="[ARGS]...", help="its arguments")] = None,
+    is_module: Annotated[bool, typer.Option("-m", help="Run a module, as `python -m` does.")] = False,
+) -> None:
+    """Runs a training script, with a HubSyncCallback in every Trainer that it makes.
+
+    With several processes: torchrun --nproc_per_node=2 -m hub_callbacks run train.py
+    """
+    _script.append({"target": target, "arguments": arguments or [], "is_module": is_module})
 
 
 @app.command()

@@ -19,15 +19,16 @@ def make_durable(pushes: Iterable[Push]) -> None:
     for push in pushes:
         for folder, _, files in os.walk(push.folder, topdown=False):
             for file in files:
-                _flush(os.path.join(folder, file))
-            _flush(folder)
+                flush(os.path.join(folder, file))
+            flush(folder)
         parents.add(push.folder.parent)
     for parent in parents:
-        _flush(parent)
-        _flush(parent.parent)
+        flush(parent)
+        flush(parent.parent)
 
 
-def _flush(path: str | Path) -> None:
+def flush(path: str | Path) -> None:
+    """Has the disk write a file, or the names of what is in a folder."""
     try:
         file = os.open(path, os.O_RDONLY)
     except OSError:

@@ -6,7 +6,7 @@ class HubSyncError(Exception):
 
 
 class SettingsError(HubSyncError, ValueError):
-    """A setting that cannot work; raised before training starts."""
+    """A setting or argument that cannot work; raised before anything is done with it."""
 
 
 class OutboxError(HubSyncError, OSError):

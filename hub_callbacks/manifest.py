@@ -30,12 +30,14 @@ class Target:
         revision: Branch; `None` is `main`.
         private: Visibility if the repository has to be created; `None` takes the Hub's default.
         from_scratch: Whether a branch that has to be made begins at the first commit, without what is on `main`.
+        create: Whether the repository is created when it is missing.
     """
 
     repo_id: str
     revision: str | None = None
     private: bool | None = None
     from_scratch: bool = False
+    create: bool = True
 
     @property
     def place(self) -> str:
@@ -78,6 +80,8 @@ class Push:
         asks_whose: Whether the pusher is to say if another run's model is there.
         node: The node whose files these are, where they go to a meeting.
         removes_branch: Whether the branch that it goes to is removed.
+        tags: Git tags that are set on its commit; moved there if they exist.
+        replaces: Whether the repository that is there is deleted first (`delete_existing_repo`).
     """
 
     id: str
@@ -97,6 +101,8 @@ class Push:
     asks_whose: bool = False
     node: int | None = None
     removes_branch: bool = False
+    tags: tuple[str, ...] = ()
+    replaces: bool = False
 
     @property
     def meeting(self) -> Meeting | None:
@@ -160,6 +166,7 @@ def load(folder: Path) -> Push:
             origin=Origin(**values.pop("origin", {})),
             retention=Retention(**retention) if (retention := values.pop("retention", None)) else None,
             parts=parts,
+            tags=tuple(values.pop("tags", ())),
             **values,
         )
     except (TypeError, KeyError, AttributeError) as error:

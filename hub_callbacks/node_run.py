@@ -16,6 +16,7 @@ from .checkpoint import is_complete, is_marked_incomplete, wait_for_ranks
 from .manifest import Target
 from .nodes import Nodes
 from .plan import MEETING, plan_node_files
+from .request import Request
 from .settings import Settings
 from .sync import HubSync
 
@@ -87,4 +88,4 @@ class NodeRun:
             logger.warning("%s lacks files of other processes; it is sent as it is here.", checkpoint)
         self._saved.add(step)
         plan = plan_node_files(checkpoint, step, self._nodes.here, has_copies=self.args.save_on_each_node)
-        self.sync.push(replace(plan, urgent=is_urgent), target=self._target)
+        self.sync.push(replace(plan, urgent=is_urgent), request=Request(self._target))

@@ -34,6 +34,7 @@ _TRAINING_STATE = re.compile(
     | scheduler([-_.].*)?\.(pt|bin)
     | scaler([-_.].*)?\.pt
     | (rng_state|random_states)([-_.].*)?\.(pth|pkl)
+    | (sampler|dl_state_dict)(_\d+)?\.bin | custom_checkpoint_\d+\.pkl
     | trainer_state\.json
     | pytorch_model_fsdp_\d+/.* | pytorch_model_fsdp(_\d+)?\.bin
     | global_step\d+/.* | latest | zero_to_fp32\.py
@@ -42,6 +43,9 @@ _TRAINING_STATE = re.compile(
     )""",
     re.VERBOSE,
 )
+
+
+_WEIGHTS = re.compile(r"(?!training_args\.bin).+\.(safetensors|bin|pt|pth|ckpt|distcp|msgpack|h5)(\.index\.json)?")
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,11 @@ def checkpoint_step(name: str) -> int | None:
     """The step of a folder `checkpoint-N`; `None` for any other name."""
     start, _, number = name.partition("-")
     return int(number) if start == "checkpoint" and number.isdecimal() else None
+
+
+def is_weights(file: str) -> bool:
+    """Whether a file (relative path, with `/`) holds parameters, by its name."""
+    return _WEIGHTS.fullmatch(file) is not None
 
 
 def is_training_state(file: str) -> bool:
@@ -215,6 +224,20 @@ def plan_node_files(checkpoint: Path, step: int, node: int, has_copies: bool) ->
     )
     part = Part(NODE_FILES, checkpoint, files, prefix=f"{MEETING}/{step}/node-{node}")
     return Plan(f"Files of node {node}, step {step}", step, (part,), card=False, node=node)
+
+
+def plan_checkpoint(strategy: str, checkpoint: Path, step: int | None, newest_step: int) -> Plan:
+    """What a script pushes that names a checkpoint folder: whatever the strategy, the model goes.
+
+    Args:
+        step: The step that it was saved at, if that is known.
+        newest_step: The step that training is at.
+    """
+    message = f"Checkpoint {checkpoint.name}" if step is None else progress_message("step", step, None)
+    strategy = "every_save" if strategy == "end" else strategy
+    plan = plan_save(strategy, checkpoint, newest_step if step is None else step, message)
+    assert plan is not None
+    return plan
 
 
 def plan_evaluate(strategy: str, step: int, message: str) -> Plan | None:

@@ -21,6 +21,7 @@ from huggingface_hub.errors import (
     EntryNotFoundError,
     HfHubHTTPError,
     OfflineModeIsEnabled,
+    RepositoryNotFoundError,
     RevisionNotFoundError,
 )
 from huggingface_hub.hf_api import RepoFile
@@ -34,8 +35,40 @@ Uploaded = list[CommitOperationAdd | CommitOperationCopy]
 """Files that are ready to be committed."""
 
 
-class NotABranch(Exception):
-    """`hub_revision` names something that cannot be pushed to."""
+class Refusal(Exception):
+    """A push asks for what cannot be; each message says what to do."""
+
+    all_pushes = False
+    """Whether the other pushes to that place ask for it, too."""
+
+
+class NotABranch(Refusal):
+    """A revision names something that cannot be pushed to."""
+
+    all_pushes = True
+
+
+class NotThere(Refusal):
+    """A repository is missing that is not to be created."""
+
+
+class NotYours(Refusal):
+    """A repository that was to be deleted does not belong to the token's user."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A repository that is there.
+
+    Args:
+        repo_id: With its owner.
+        created: When it was made; another one of the same name has another time.
+        contents: What is in it, for people.
+    """
+
+    repo_id: str
+    created: str
+    contents: str
 
 
 @dataclass(frozen=True)
@@ -48,6 +81,7 @@ class Remote:
         head: Identifier of the commit.
         root: Paths of the files at the root.
         folders: Names of the folders at the root.
+        private: Its visibility.
     """
 
     repo_id: str
@@ -55,6 +89,7 @@ class Remote:
     head: str
     root: frozenset[str]
     folders: frozenset[str] = frozenset()
+    private: bool | None = None
 
 
 class Repository:
@@ -79,21 +114,85 @@ class Repository:
         return self._given_token() or get_token()
 
     def ensure(self, target: Target) -> str:
-        """Creates the repository and the branch if they are missing.
+        """Creates the repository, unless the target says not to, and the branch if they are missing.
 
         Returns:
             The repository's name with its owner.
 
         Raises:
             NotABranch: when the revision is a tag or a commit.
+            NotThere: when it is missing and is not to be created.
         """
         key = (target, self.token)
         if key not in self._ensured:
-            url = self._api.create_repo(target.repo_id, private=target.private, exist_ok=True, token=self.token)
+            repo_id = self._create(target) if target.create else self._require(target)
             if target.revision not in (None, "main"):
-                self._ensure_branch(url.repo_id, target.revision, target.from_scratch)
-            self._ensured[key] = url.repo_id
+                self._ensure_branch(repo_id, target.revision, target.from_scratch)
+            self._ensured[key] = repo_id
         return self._ensured[key]
+
+    def _create(self, target: Target) -> str:
+        url = self._api.create_repo(target.repo_id, private=target.private, exist_ok=True, token=self.token)
+        return str(url.repo_id)
+
+    def _require(self, target: Target) -> str:
+        found = self.find(target)
+        if found is None:
+            raise NotThere(
+                f"There is no repository {target.repo_id} that this token can see, and with create_repo=False "
+                "none is created. Create it, or push with create_repo=True."
+            )
+        return found.repo_id
+
+    def find(self, target: Target) -> Found | None:
+        """The repository, if it is there and this token can see it."""
+        name = target.repo_id
+        repo_id = name if "/" in name else f"{self._api.whoami(token=self.token)['name']}/{name}"
+        try:
+            info = self._api.model_info(repo_id, token=self.token)
+        except RepositoryNotFoundError:
+            return None
+        assert info.created_at is not None
+        files = info.siblings or []
+        contents = f"{len(files)} files, the last commit {str(info.sha)[:8]}, and all its branches and tags"
+        return Found(info.id, info.created_at.isoformat(), contents)
+
+    def require_owner(self, repo_id: str) -> None:
+        """
+        Raises:
+            NotYours: when the repository belongs to neither the token's user nor an organization of theirs.
+        """
+        user = self._api.whoami(token=self.token)
+        owners = {user["name"], *(org["name"] for org in user.get("orgs", ()))}
+        if repo_id.partition("/")[0].lower() not in {owner.lower() for owner in owners}:
+            raise NotYours(
+                f"{repo_id} is not {user['name']}'s, and is not deleted. Push without delete_existing_repo, or "
+                "with the owner's token."
+            )
+
+    def delete(self, repo_id: str) -> None:
+        """Deletes a repository with all that is in it.
+
+        Raises:
+            NotYours: when the Hub says that the token may not.
+        """
+        try:
+            self._api.delete_repo(repo_id, token=self.token, missing_ok=True)
+        except HfHubHTTPError as error:
+            if error.response.status_code != 403:
+                raise
+            raise NotYours(f"This token may not delete {repo_id}, and it was not deleted: {error}") from None
+        self.forget()
+
+    def set_tag(self, remote: Remote, tag: str, commit: str) -> None:
+        """Makes a Git tag name a commit; one that names another is moved."""
+        refs = self._api.list_repo_refs(remote.repo_id, token=self.token)
+        there = {ref.name: ref.target_commit for ref in refs.tags}
+        if there.get(tag) == commit:
+            return
+        if tag in there:
+            self._api.delete_tag(remote.repo_id, tag=tag, token=self.token)
+        self._api.create_tag(remote.repo_id, tag=tag, revision=commit, token=self.token)
 
     def rehearse(self, target: Target) -> list[str]:
         """Finds out, before there is anything to push, whether it can be pushed.
@@ -109,14 +208,9 @@ class Repository:
         self._api.preupload_lfs_files(
             repo_id, [CommitOperationAdd("README.md", b"")], revision=target.revision, token=self.token
         )
-        if target.private is not None:
-            info = self._api.repo_info(repo_id, token=self.token)
-            if bool(info.private) != target.private:
-                return [
-                    f"{repo_id} was there before and is {'private' if info.private else 'public'}, "
-                    f"although hub_private_repo is {target.private}; that is changed in the repository's settings"
-                ]
-        return []
+        if target.private is None:
+            return []
+        return wrong_visibility(target, repo_id, self._api.repo_info(repo_id, token=self.token).private)
 
     def forget(self) -> None:
         """The repository or branch may be gone: the next `ensure` asks the Hub again."""
@@ -129,12 +223,12 @@ class Repository:
         if branch in {ref.name for ref in refs.tags}:
             raise NotABranch(
                 f"{branch!r} is a tag of {repo_id}, and only a branch can be pushed to. "
-                "Set hub_revision to another name."
+                "Set hub_revision, or the revision of the push, to another name."
             )
         if len(branch) == 40 and all(character in "0123456789abcdef" for character in branch):
             raise NotABranch(
                 f"{branch!r} is the identifier of a commit, and only a branch can be pushed to. "
-                "Set hub_revision to the name of one."
+                "Set hub_revision, or the revision of the push, to the name of one."
             )
         first = self._api.list_repo_commits(repo_id, token=self.token)[-1].commit_id if from_scratch else None
         self._api.create_branch(repo_id, branch=branch, revision=first, exist_ok=True, token=self.token)
@@ -149,11 +243,12 @@ class Repository:
         """The state of the branch, to build a commit on."""
         repo_id = self.ensure(target)
         revision = target.revision or "main"
-        head = self._api.repo_info(repo_id, revision=revision, token=self.token).sha
-        assert head is not None
-        tree = list(self._api.list_repo_tree(repo_id, revision=head, token=self.token))
+        info = self._api.repo_info(repo_id, revision=revision, token=self.token)
+        assert info.sha is not None
+        tree = list(self._api.list_repo_tree(repo_id, revision=info.sha, token=self.token))
         files = frozenset(entry.path for entry in tree if isinstance(entry, RepoFile))
-        return Remote(repo_id, revision, head, files, frozenset(entry.path for entry in tree) - files)
+        folders = frozenset(entry.path for entry in tree) - files
+        return Remote(repo_id, revision, info.sha, files, folders, info.private)
 
     def branch(self, target: Target, branch: str) -> Remote | None:
         """A branch as it is, its root not looked at; `None` when there is none.
@@ -313,6 +408,16 @@ def facts_of(uploaded: Uploaded) -> dict[str, FileFacts]:
     }
 
 
+def wrong_visibility(target: Target, repo_id: str, private: bool | None) -> list[str]:
+    """What people should know where a repository is not as private as they want it."""
+    if target.private is None or private is None or private == target.private:
+        return []
+    return [
+        f"{repo_id} was there before and is {'private' if private else 'public'}, "
+        f"although hub_private_repo is {target.private}; that is changed in the repository's settings"
+    ]
+
+
 def _limit_requests(seconds: float) -> None:
     """Sets a time-out for the client's requests: on its own it waits for an answer for ever.
 
@@ -344,9 +449,13 @@ __all__ = [
     "EntryNotFoundError",
     "HfHubHTTPError",
     "NotABranch",
+    "NotThere",
+    "NotYours",
     "OfflineModeIsEnabled",
+    "Refusal",
     "Remote",
     "Repository",
     "Uploaded",
     "facts_of",
+    "wrong_visibility",
 ]

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from . import redaction
 from .card_facts import CardFacts
-from .checkpoint import is_complete, is_marked_incomplete, wait_for_ranks
+from .checkpoint import find_checkpoint, is_complete, is_marked_incomplete, step_of, wait_for_ranks
 from .final_model import final_model, weights_step
 from .local_card import LocalCard
-from .manifest import Target
 from .nodes import Nodes
 from .plan import (
     MEETING,
     Meeting,
     Plan,
+    plan_checkpoint,
     plan_end,
     plan_evaluate,
     plan_output_dir,
@@ -32,6 +32,7 @@ from .plan import (
     progress_message,
     with_meeting,
 )
+from .request import Request
 from .settings import Settings
 from .sync import HubSync
 
@@ -46,6 +47,9 @@ class Run:
     Args:
         args: The `TrainingArguments` of its Trainer.
         settings: What is pushed where.
+
+    Attributes:
+        is_ending: From the end of training until the Trainer's own wait for its pushes, which follows at once.
     """
 
     def __init__(self, args: Any, settings: Settings) -> None:
@@ -59,6 +63,7 @@ class Run:
         self._card = LocalCard(self.folder)
         self._began = 0.0
         self._is_training = False
+        self.is_ending = False
         self._has_seen_evaluation = False
         self._card_due = False
         self._saved: set[int] = set()
@@ -112,6 +117,7 @@ class Run:
     def ends(self, state: Any, seen: dict[str, Any]) -> None:
         """Training ends: the last checkpoint, if it is still due, and the final model."""
         self._is_training = self._card_due = False
+        self.is_ending = True
         if self._incomplete is not None:
             wait_for_ranks(self._checkpoint(self._incomplete), self.args, self._ranks)
             self._push_checkpoint(self._incomplete, state, whatever_is_there=True)
@@ -132,30 +138,31 @@ class Run:
         self.facts.learn(self.args, state, self.sync.hub_model_id, self.sync.target.revision, seen)
 
     def push_output_dir(
-        self,
-        state: Any,
-        *,
-        model_files: Collection[str],
-        message: str,
-        token: str | None = None,
-        revision: str | None = None,
-        private: bool | None = None,
+        self, state: Any, *, model_files: Collection[str], message: str, request: Request
     ) -> Future[CommitInfo]:
         """Queues what a script's own `trainer.push_to_hub(...)` asks for.
 
         Args:
             model_files: Files of `output_dir` that belong to the model, as relative paths.
-            token, revision, private: In place of those in the settings; a token is used from then on.
         """
-        if token is not None:
-            self.sync.use_token(token)
-        target = replace(
-            self.sync.target,
-            revision=revision or self.sync.target.revision,
-            private=self.sync.target.private if private is None else private,
-        )
+        self._card_due = False
         plan = plan_output_dir(self.folder, model_files, state.global_step, message)
-        return self._push(plan, state, weights_step(self.args, state), target)
+        return self._push(plan, state, weights_step(self.args, state), request)
+
+    def push_checkpoint(self, folder: str | Path, state: Any) -> Future[CommitInfo]:
+        """Queues a checkpoint folder that a script names, under its own name with `all_checkpoints`.
+
+        Raises:
+            SettingsError: when it is no checkpoint.
+        """
+        checkpoint = find_checkpoint(folder, self.folder)
+        step = step_of(checkpoint)
+        plan = plan_checkpoint(self.settings.hub_strategy, checkpoint, step, state.global_step)
+        return self._push(plan, state, step, Request(self.sync.target_of(plan.step)))
+
+    def is_due(self, folder: str | Path, state: Any) -> bool:
+        """Whether a folder is the checkpoint of the step that training is at: its own event pushes it."""
+        return self._is_training and Path(folder).absolute() == self._checkpoint(state.global_step)
 
     @property
     def _ranks(self) -> Collection[int] | None:
@@ -211,7 +218,7 @@ class Run:
             plan = with_meeting(plan, self._meeting)
         if plan is not None:
             plan = replace(plan, urgent=is_urgent, best=state.best_global_step)
-            self._push(plan, state, target=self.sync.target_of(step))
+            self._push(plan, state, request=Request(self.sync.target_of(step)))
 
     def _push_card(self, state: Any, message: str) -> None:
         self._card_due = False
@@ -221,14 +228,14 @@ class Run:
             self._push(plan, state)
 
     def _push(
-        self, plan: Plan, state: Any, weights_step: int | None = None, target: Target | None = None
+        self, plan: Plan, state: Any, weights_step: int | None = None, request: Request | None = None
     ) -> Future[CommitInfo]:
         readme = self._card.bring_up(plan.parts[0].source if plan.parts else self.folder)
         replacements: dict[str, bytes] = {}
         if redaction.has_token(self.args):
             replacements[redaction.TRAINING_ARGS] = redaction.training_args_without_tokens(self.args)
         card = self.facts.at(state, weights_step)
-        return self.sync.push(plan, card=card, readme=readme, replacements=replacements, target=target)
+        return self.sync.push(plan, card=card, readme=readme, replacements=replacements, request=request)
 
     def _message(self, state: Any, step: int | None = None) -> str:
         by_epoch = str(getattr(self.args.save_strategy, "value", self.args.save_strategy)) == "epoch"

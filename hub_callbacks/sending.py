@@ -16,7 +16,8 @@ from .manifest import Push, PushPart
 from .outbox import Outbox
 from .plan import MODEL, checkpoint_step, stale_shards
 from .redaction import secret_in
-from .repository import CommitInfo, Remote, Repository, Uploaded, facts_of
+from .replacing import delete_replaced
+from .repository import CommitInfo, Remote, Repository, Uploaded, facts_of, wrong_visibility
 from .retention import retired
 from .verdict import refused_metadata
 
@@ -68,8 +69,11 @@ def send(push: Push, repository: Repository, outbox: Outbox, agenda: meeting.Age
         sent = Sent(repository.ensure(push.target), notes=repository.rehearse(push.target))
         sent.foreign = foreign_run(push, repository, outbox) if push.asks_whose else None
         return sent
+    notes: list[str] = []
+    if push.replaces:
+        delete_replaced(push, repository, outbox, notes)
     remote = repository.look(push.target)
-    sent = Sent(remote.repo_id)
+    sent = Sent(remote.repo_id, notes=notes + wrong_visibility(push.target, remote.repo_id, remote.private))
     push = _without_changed_parts(push, sent.notes)
     if not push.slots:
         sent.nothing_left = True
@@ -109,6 +113,8 @@ def send(push: Push, repository: Repository, outbox: Outbox, agenda: meeting.Age
             deletions += [path for path in there[part.slot] if path not in written]
     sent.size = sum(file.size for file in facts.values())
     sent.commit = _commit(push, repository, outbox, remote, uploaded, manifests, cards.result(), deletions, sent)
+    for tag in push.tags:
+        repository.set_tag(remote, tag, sent.commit.oid)
     if push.retention and push.retention.squash and manifests:
         _squash(push, repository, remote, sent.notes)
     return sent

@@ -126,7 +126,7 @@ class Settings:
         )
         _check_repo_id(self.hub_model_id)
         if self.hub_revision is not None:
-            _check_branch(self.hub_revision.replace("{step}", "0"))
+            check_ref("hub_revision", self.hub_revision.replace("{step}", "0"))
         if self.card_template is not None:
             _check_template(self.card_template)
 
@@ -224,13 +224,21 @@ def _check_template(path: Path) -> None:
         raise SettingsError(f"card_template {path} is no Jinja template: line {error.lineno}: {error}") from None
 
 
-def _check_branch(name: str) -> None:
-    """The rules of `git check-ref-format` that a branch name has to keep."""
+def check_ref(setting: str, name: Any, kind: str = "branch") -> None:
+    """The rules of `git check-ref-format` that the name of a branch or tag has to keep.
+
+    Args:
+        setting: What the user gave it as.
+
+    Raises:
+        SettingsError: when it keeps them not.
+    """
     bad = (
-        not name
+        not isinstance(name, str)
+        or not name
         or name.startswith(("-", "/", "."))
         or name.endswith(("/", ".", ".lock"))
         or any(part in name for part in ("..", "//", "@{", "/."))
         or any(character in " ~^:?*[\\\x7f" or ord(character) < 32 for character in name)
     )
-    _require(not bad, f"hub_revision cannot be {name!r}: it is not the name of a git branch.")
+    _require(not bad, f"{setting} cannot be {name!r}: it is not the name of a git {kind}.")

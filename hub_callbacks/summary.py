@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from . import ledger
@@ -51,6 +52,26 @@ class Summary:
         if self.where:
             lines.append(f"look at {self.where}")
         return "\n".join(lines)
+
+
+class PushInProgress:
+    """What of a run is queued or under way; with the methods of the Trainer's attribute of that name. True while
+    there is something.
+
+    Args:
+        is_done: Tells whether there is nothing.
+        wait: Waits for it, as long as there is progress.
+    """
+
+    def __init__(self, is_done: Callable[[], bool], wait: Callable[[], object]) -> None:
+        self.is_done = is_done
+        self._wait = wait
+
+    def wait_until_done(self) -> None:
+        self._wait()
+
+    def __bool__(self) -> bool:
+        return not self.is_done()
 
 
 class Reporter:

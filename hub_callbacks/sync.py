@@ -2,10 +2,10 @@
 
 `HubSyncCallback` drives it from a Trainer's events; a plain training loop can drive it by itself:
 
->>> sync = HubSync(resolve(overrides={"output_dir": "run", "hub_model_id": "me/model"}))  # doctest: +SKIP
->>> sync.start()  # doctest: +SKIP
->>> future = sync.push(plan_save("checkpoint", Path("run/checkpoint-10"), 10, "step 10"))  # doctest: +SKIP
->>> sync.finish()  # doctest: +SKIP
+>>> sync = HubSync(output_dir="run", hub_model_id="me/model", hub_strategy="all_checkpoints")  # doctest: +SKIP
+>>> sync.init_hf_repo()  # doctest: +SKIP
+>>> future = sync.push_from_checkpoint("run/checkpoint-10")  # doctest: +SKIP
+>>> sync.push_to_hub(commit_message="Release", tags=["v1.0.0"])  # doctest: +SKIP
 """
 
 from __future__ import annotations
@@ -27,14 +27,16 @@ from typing import TYPE_CHECKING, Any
 from . import ledger
 from .checkpoint_manifest import Origin, installed_versions
 from .companion import Companion
-from .errors import ForeignRun, PushNotSent
+from .errors import ForeignRun, PushNotSent, SettingsError
+from .loop import LoopVerbs
 from .manifest import CARD_FACTS, LOCAL_CARD, Push, PushPart, Target
 from .outbox import Outbox
 from .plan import Plan
-from .settings import Settings
+from .request import Request, check_text
+from .settings import Settings, resolve
 from .signals import Orders
 from .snapshot import Frozen, freeze
-from .summary import Reporter, Summary
+from .summary import PushInProgress, Reporter, Summary
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
@@ -51,20 +53,28 @@ HEARTBEAT = 30.0
 """Seconds between two lines in the log while the end of a run waits, where no progress bar is shown."""
 
 
-class HubSync:
-    """The engine of one run.
+class HubSync(LoopVerbs):
+    """The engine of one run, with the Hub's verbs for a training loop without a Trainer.
 
     Args:
-        settings: What is pushed where.
+        settings: What is pushed where; or, instead, its fields as keywords: `HubSync(output_dir="run")`.
         orders: Limits of the pusher; the token and `max_pending_bytes` are taken from the settings.
 
     `world_size`, the number of processes that train, is noted with each checkpoint; set it where it is known.
 
+    Raises:
+        SettingsError: for a value that cannot work.
+
     Not for use from several threads at once.
     """
 
-    def __init__(self, settings: Settings, orders: Orders | None = None) -> None:
-        self.settings = settings
+    def __init__(self, settings: Settings | None = None, orders: Orders | None = None, **keywords: Any) -> None:
+        if settings is not None and keywords:
+            raise SettingsError(
+                f"settings are given, so {', '.join(keywords)} cannot be: put them into the settings."
+            )
+        settings = settings or resolve(overrides=keywords)
+        super().__init__(settings)
         branch = None if settings.has_revision_per_step else settings.hub_revision
         self.target = Target(settings.hub_model_id, branch, settings.hub_private_repo)
         self.outbox = Outbox(settings.outbox)
@@ -104,9 +114,9 @@ class HubSync:
         return self.pushes[-1] if self.pushes else None
 
     @property
-    def push_in_progress(self) -> bool:
-        """Whether a push of this run is queued or under way."""
-        return bool(self._open())
+    def push_in_progress(self) -> PushInProgress:
+        """The pushes of this run that are queued or under way; false when there are none."""
+        return PushInProgress(lambda: not self._open(), self.wait)
 
     @property
     def is_closed(self) -> bool:
@@ -120,9 +130,24 @@ class HubSync:
         """
         plan = Plan("create the repository", 0, card=False)
         try:
-            self._creation = self._queue(plan, None, None, {}, target=target).id
+            self._creation = self._queue(plan, None, None, {}, Request(target or self.target)).id
         except OSError as error:
             logger.warning("%s cannot take pushes (%s); nothing is pushed until it can.", self.outbox.root, error)
+
+    def connect(self, token: str | None = None) -> None:
+        """Has the repository created, if that was not asked for yet, or with another token.
+
+        Args:
+            token: To be used from now on.
+
+        Raises:
+            SettingsError: when the token is none.
+        """
+        if token is not None:
+            check_text("token", token)
+            self.use_token(token)
+        if self._creation is None or token is not None:
+            self.start()
 
     def target_of(self, step: int) -> Target:
         """Where the save of a step goes."""
@@ -145,7 +170,9 @@ class HubSync:
         plan = Plan("look whose model is there", 0, card=False)
         try:
             with self._news:  # no news of it may come before it is known
-                self._creation = question = self._queue(plan, None, None, {}, asks_whose=True).id
+                self._creation = question = self._queue(
+                    plan, None, None, {}, Request(self.target), asks_whose=True
+                ).id
         except OSError as error:
             logger.warning("%s cannot take pushes: %s", self.outbox.root, error)
             question = ""
@@ -191,9 +218,8 @@ class HubSync:
         plan = Plan(f"Remove the branch {branch}", 0, card=False, removes_branch=True)
         try:
             with self._news:
-                push = self._queue(
-                    plan, None, None, {}, target=replace(self.target, revision=branch, from_scratch=False)
-                )
+                target = replace(self.target, revision=branch, from_scratch=False)
+                push = self._queue(plan, None, None, {}, Request(target))
                 if is_awaited:
                     self._futures[push.id] = Future()
         except OSError as error:
@@ -211,8 +237,7 @@ class HubSync:
         card: Mapping[str, Any] | None = None,
         readme: Path | None = None,
         replacements: Mapping[str, bytes] | None = None,
-        description: str = "",
-        target: Target | None = None,
+        request: Request | None = None,
     ) -> Future[CommitInfo]:
         """Snapshots what `plan` names and queues it. Never waits for the network.
 
@@ -221,8 +246,7 @@ class HubSync:
             card: The facts that the model card is made from.
             readme: A README.md with a person's text, to merge the card into.
             replacements: File name → content that is pushed in its place.
-            description: Text of the commit below its title.
-            target: Another place than the one in the settings.
+            request: What a call of `push_to_hub` asks for beyond the plan.
 
         Returns:
             The commit to be. A push that a newer one takes over as a whole gives that one's commit. A push that
@@ -231,10 +255,12 @@ class HubSync:
         future: Future[CommitInfo] = Future()
         future.set_running_or_notify_cancel()  # what was saved is pushed; there is no way back
         self.pushes.append(future)
+        with _engines_lock:
+            _busy.add(self)
         self._look_for_token()
         try:
             with self._news:  # no news of it may come before its future is known
-                push = self._queue(plan, card, readme, replacements or {}, description, target)
+                push = self._queue(plan, card, readme, replacements or {}, request or Request(self.target))
                 self._futures[push.id] = future
                 self._sizes[push.id] = push.size
         except Exception as error:
@@ -272,8 +298,7 @@ class HubSync:
         card: Mapping[str, Any] | None,
         readme: Path | None,
         replacements: Mapping[str, bytes],
-        description: str = "",
-        target: Target | None = None,
+        request: Request,
         asks_whose: bool = False,
     ) -> Push:
         with self.outbox.stage() as staged:
@@ -304,19 +329,22 @@ class HubSync:
                     folder=staged,
                     run=self.run,
                     created=time.time(),
-                    target=target or self.target,
+                    target=request.target,
                     step=plan.step,
                     message=plan.message,
-                    description=description,
+                    description=request.description,
                     parts=parts,
                     has_card=plan.card,
-                    keep=self.settings.hub_always_push,
+                    # What a tag names, and what takes a repository's place, is that very push.
+                    keep=self.settings.hub_always_push or bool(request.tags) or request.replaces,
                     urgent=plan.urgent,
                     origin=Origin(self.world_size, dict(installed_versions())),
                     retention=self.settings.retention(plan.best),
                     asks_whose=asks_whose,
                     node=plan.node,
                     removes_branch=plan.removes_branch,
+                    tags=request.tags,
+                    replaces=request.replaces,
                 ),
             )
         self._companion.ring()
@@ -364,6 +392,13 @@ class HubSync:
         for future, fate in fates:  # outside of the lock: a user's callbacks run in here
             if fate is not None:
                 _settle(future, fate)
+        self._rest()
+
+    def _rest(self) -> None:
+        """Without pushes that are on their way, the engine goes when nobody holds it."""
+        if not self._open():
+            with _engines_lock:
+                _busy.discard(self)
 
     def _open(self) -> dict[str, Future[CommitInfo]]:
         return {push_id: future for push_id, future in self._futures.items() if not future.done()}
@@ -477,6 +512,7 @@ class HubSync:
         for future in self._open().values():
             with contextlib.suppress(InvalidStateError):
                 future.set_exception(PushNotSent(message))
+        self._rest()
         if self.settings.on_error == "raise":
             raise PushNotSent(message)
         logger.warning(message)
@@ -501,6 +537,8 @@ class HubSync:
 
 
 _engines: weakref.WeakSet[HubSync] = weakref.WeakSet()
+_busy: set[HubSync] = set()
+"""Engines with pushes on their way: a script's function that made the Trainer may have returned."""
 _engines_lock = threading.Lock()
 
 

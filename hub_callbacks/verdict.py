@@ -10,7 +10,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from .meeting import LOOK_EVERY, Awaited, DamagedParts
-from .repository import HfHubHTTPError, NotABranch, OfflineModeIsEnabled
+from .repository import HfHubHTTPError, OfflineModeIsEnabled, Refusal
 
 TRANSIENT_STATUS = frozenset({408, 409, 412, 423, 425, 429, 500, 502, 503, 504, 507, 509, 520, 521, 522, 523, 524})
 # A LookupError is none: the client looks its answers up by key, and some proxies answer in their own way.
@@ -54,8 +54,8 @@ def judge(error: BaseException) -> Verdict:
         return Verdict(str(error), again=True, at_most=LOOK_EVERY)
     if isinstance(error, DamagedParts):
         return Verdict(f"{error}. {_STAY} The next save is not affected.", again=False)
-    if isinstance(error, NotABranch):
-        return Verdict(f"{error} {_STAY}", again=False, all_pushes=True)
+    if isinstance(error, Refusal):
+        return Verdict(f"{error} {_STAY}", again=False, all_pushes=error.all_pushes)
     if isinstance(error, OfflineModeIsEnabled):
         why = f"HF_HUB_OFFLINE is set. {_STAY} `hub-callbacks sync` sends it where there is a network."
         return Verdict(why, again=False, all_pushes=True)

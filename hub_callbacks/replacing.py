@@ -1,0 +1,63 @@
+"""Deleting a repository, for the push that takes its place (`delete_existing_repo`).
+
+By now the push is whole on disk. Which repository is deleted is noted in its folder before that happens: an
+attempt after a crash then tells the one that was to go from the one that took its place.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from . import ledger
+from .durable import flush
+from .manifest import Push
+from .outbox import Outbox
+from .repository import Repository
+
+NOTED = "replaced.json"
+"""The repository that a push takes the place of, as it was when the push first looked."""
+
+
+def delete_replaced(push: Push, repository: Repository, outbox: Outbox, notes: list[str]) -> None:
+    """Deletes the repository that is in the place of a push, once.
+
+    Args:
+        notes: Gains what people should know.
+
+    Raises:
+        NotYours: when it belongs to somebody else.
+    """
+    there = repository.find(push.target)
+    place = push.folder / NOTED
+    if not place.exists():
+        if there is not None:
+            repository.require_owner(there.repo_id)
+        _note(place, None if there is None else there.created)
+    # A clock that only ever says when each was made tells one from the other.
+    if there is None or there.created != json.loads(place.read_text(encoding="utf-8")):
+        return
+    if _has_newer(push, there.repo_id, outbox):
+        notes.append(
+            f"{there.repo_id} was not deleted, as delete_existing_repo asked: newer pushes are there already"
+        )
+        return
+    said = f"{there.repo_id} is deleted, as delete_existing_repo asks: {there.contents}"
+    outbox.record(ledger.Entry(push.id, ledger.RUNNING, message=push.message, notes=(said,)))
+    repository.delete(there.repo_id)
+    outbox.card_memory(push.target).unlink(missing_ok=True)
+
+
+def _note(place: Path, created: str | None) -> None:
+    new = place.with_suffix(".new")
+    new.write_text(json.dumps(created), encoding="utf-8")
+    flush(new)
+    new.replace(place)
+    flush(place.parent)
+
+
+def _has_newer(push: Push, repo_id: str, outbox: Outbox) -> bool:
+    return any(
+        entry.state == ledger.DONE and entry.commit and entry.repo_id == repo_id and int(entry.push) > int(push.id)
+        for entry in outbox.ledger.all_entries()
+    )
