@@ -64,7 +64,7 @@ class HubSyncCallback(TrainerCallback):
     `Trainer(..., callbacks=[HubSyncCallback()])` is all. It takes its settings from `TrainingArguments`
     (`push_to_hub`, `hub_model_id`, `hub_strategy`, `hub_token`, `hub_private_repo`, `hub_always_push`,
     `hub_revision`, `output_dir`); each can be overridden by a keyword here. The callback is the switch:
-    `push_to_hub` need not be set.
+    `push_to_hub` need not be set. In a job of several processes all of them have to have it.
 
     Do not use it in a process that must not start another one and has no disk to write to, and not for a
     repository that is not yours to write to: what cannot be pushed waits on disk.

@@ -215,13 +215,12 @@ class Outbox:
         return self.cards / f"{place}.md"
 
     def note_branch(self, branch: str) -> None:
-        """Remembers a branch that pushes of this outbox take files from, until its removal is queued.
-
-        Raises:
-            OSError: when the disk cannot take it.
-        """
-        self.branches.mkdir(parents=True, exist_ok=True)
-        (self.branches / branch).touch()
+        """Remembers a branch that pushes of this outbox take files from, until its removal is queued."""
+        try:
+            self.branches.mkdir(parents=True, exist_ok=True)
+            (self.branches / branch).touch()
+        except OSError as error:
+            self._warn_once(f"{self.branches} cannot be written to ({error}): {branch} will not be removed.")
 
     def noted_branches(self) -> list[str]:
         """Branches of this training, and of earlier ones that did not come to their end."""

@@ -37,7 +37,7 @@ _TRAINING_STATE = re.compile(
     | (sampler|dl_state_dict)(_\d+)?\.bin | custom_checkpoint_\d+\.pkl
     | trainer_state\.json
     | pytorch_model_fsdp_\d+/.* | pytorch_model_fsdp(_\d+)?\.bin
-    | global_step\d+/.* | latest | zero_to_fp32\.py
+    | global_step\d+/.* | latest | zero_to_(fp32|torch)\.py
     | user_content\.pt
     | checkpoint-is-incomplete\.txt | hub_checkpoint\.json
     )""",

@@ -79,13 +79,13 @@ class Run:
             nodes: The nodes of the job, where it has several.
         """
         self._nodes = nodes
-        if self._meeting is not None:
-            self.sync.outbox.note_branch(self._meeting.branch)
         self._began = time.time()
         self._is_training = True
         self._has_seen_evaluation = self._card_due = False
         self._saved.clear()
         self._incomplete = None
+        if self._meeting is not None:
+            self.sync.outbox.note_branch(self._meeting.branch)
         self.sync.look_for_another_run()
         self.facts = CardFacts(self.settings.template, self.facts.options)
         self.learn(state, seen)

@@ -84,6 +84,8 @@ def test_the_root_gets_what_loads_and_the_checkpoint_gets_all(checkpoint):
         ("pytorch_model_fsdp_0/__0_0.distcp", True),
         ("global_step10/zero_pp_rank_0_mp_rank_00_model_states.pt", True),
         ("zero_to_fp32.py", True),
+        ("zero_to_torch.py", True),
+        ("pytorch_model_fsdp.bin", True),
         ("checkpoint-is-incomplete.txt", True),
         ("model.safetensors", False),
         ("pytorch_model.bin", False),
