@@ -23,6 +23,8 @@ SCRIPT = """
 import sys
 import torch.distributed
 sys.path.insert(0, {tests!r})
+from accelerate import PartialState
+from accelerate.utils import DistributedType
 from models import *
 from transformers import Trainer, TrainerCallback
 from hub_callbacks import HubSyncCallback, latest_checkpoint
@@ -32,6 +34,10 @@ class Stop(TrainerCallback):
         control.should_training_stop = state.global_step >= {until}
 
 args = arguments({output_dir!r}, hub_strategy="checkpoint", max_steps=8, save_steps=4, {changes})
+if args.fsdp:
+    # accelerate leaves FSDP out, and trains with DDP, where it sees no GPU; FSDP itself can do without.
+    assert args.device.type == "cpu"
+    PartialState().distributed_type = DistributedType.MULTI_GPU
 trainer = Trainer(
     classifier(), args, train_dataset=Sentences(48), callbacks=[Stop(), HubSyncCallback()]
 )
