@@ -26,7 +26,7 @@ def foreign_run(push: Push, repository: Repository, outbox: Outbox) -> str | Non
         An identifier or `UNKNOWN`; `None` where there is no other run's model.
     """
     remote = repository.look(push.target)
-    last = _run_of(LAST_CHECKPOINT, remote, repository)
+    last = run_of(LAST_CHECKPOINT, remote, repository)
     if last is not None:
         return last if last != push.run else None
     entries = outbox.ledger.all_entries()
@@ -34,12 +34,13 @@ def foreign_run(push: Push, repository: Repository, outbox: Outbox) -> str | Non
         return None
     newest = max((step for name in remote.folders if (step := checkpoint_step(name)) is not None), default=None)
     if newest is not None:
-        run = _run_of(f"checkpoint-{newest}", remote, repository) or UNKNOWN
+        run = run_of(f"checkpoint-{newest}", remote, repository) or UNKNOWN
         return run if run != push.run else None
     return UNKNOWN if any(map(_WEIGHTS.fullmatch, remote.root)) else None
 
 
-def _run_of(folder: str, remote: Remote, repository: Repository) -> str | None:
+def run_of(folder: str, remote: Remote, repository: Repository) -> str | None:
+    """The run that a checkpoint folder at the root says it comes from; `None` when there is no such folder."""
     if folder not in remote.folders:
         return None
     try:

@@ -137,6 +137,11 @@ class Run:
     def learn(self, state: Any, seen: dict[str, Any]) -> None:
         self.facts.learn(self.args, state, self.sync.hub_model_id, self.sync.target.revision, seen)
 
+    def push_what_was_said(self, state: Any) -> None:
+        """Queues the card, with what a script has said about the model after its training."""
+        if not self._is_training and self.sync.pushes:
+            self._push(Plan("Update the model card", state.global_step), state, weights_step(self.args, state))
+
     def push_output_dir(
         self, state: Any, *, model_files: Collection[str], message: str, request: Request
     ) -> Future[CommitInfo]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from . import checkpoint_manifest, meeting
 from .card_push import card_files, remember
 from .checkpoint_manifest import FileFacts, manifest_below
-from .foreign_run import foreign_run
+from .foreign_run import foreign_run, run_of
 from .manifest import Push, PushPart
 from .outbox import Outbox
 from .plan import MODEL, checkpoint_step, stale_shards
@@ -93,7 +93,7 @@ def send(push: Push, repository: Repository, outbox: Outbox, agenda: meeting.Age
             there[part.slot] = repository.files_below(remote, part.prefix)
         elif part.slot == MODEL:
             deletions += stale_shards(part.files, remote.root)
-    deletions += _retired(push, remote)
+    deletions += _retired(push, repository, remote, sent.notes)
     with ThreadPoolExecutor(1, "hub_callbacks-card") as aside:  # a card takes as long as some megabytes do
         cards = aside.submit(_cards, push, repository, outbox, remote, [], sent.notes)
         uploaded = agenda.kept(push, remote, additions) or repository.upload(remote, additions)
@@ -120,13 +120,19 @@ def send(push: Push, repository: Repository, outbox: Outbox, agenda: meeting.Age
     return sent
 
 
-def _retired(push: Push, remote: Remote) -> list[str]:
-    """Checkpoint folders that make room for the one in a push."""
+def _retired(push: Push, repository: Repository, remote: Remote, notes: list[str]) -> list[str]:
+    """Checkpoint folders of the same run that make room for the one in a push."""
     is_numbered = f"checkpoint-{push.step}" in {part.prefix for part in push.parts}
     if push.retention is None or not is_numbered:
         return []
     there = [step for name in remote.folders if (step := checkpoint_step(name)) is not None]
-    return [f"checkpoint-{step}/" for step in retired(there, push.step, push.retention)]
+    going = []
+    for step in retired(there, push.step, push.retention):
+        if run_of(f"checkpoint-{step}", remote, repository) == push.run:
+            going.append(f"checkpoint-{step}/")
+        else:
+            notes.append(f"checkpoint-{step} on the Hub is not this run's, and stays")
+    return going
 
 
 def _squash(push: Push, repository: Repository, remote: Remote, notes: list[str]) -> None:

@@ -101,6 +101,15 @@ def _on_instance(trainer: weakref.ref[Any], name: str) -> Callable[..., Any]:
     return method
 
 
+def _create_model_card(callback: Any, trainer: Any, *args: Any, **options: Any) -> Any:
+    """For scripts that end with it where they were not told to push: the callback pushes all the same."""
+    card = verbs.create_model_card(callback, trainer, *args, **options)
+    run = verbs.run_of(callback, trainer)
+    if run is not None and not trainer.args.push_to_hub:
+        run.push_what_was_said(trainer.state)
+    return card
+
+
 def _push_to_hub(
     callback: Any,
     trainer: Any,
@@ -126,7 +135,7 @@ def _push_to_hub(
 
 _ROUTES: dict[str, Callable[..., Any]] = {
     "init_hf_repo": _init_hf_repo,
-    "create_model_card": verbs.create_model_card,
+    "create_model_card": _create_model_card,
     "_push_from_checkpoint": verbs.push_from_checkpoint,
     "_finish_current_push": verbs.finish_current_push,
     "push_to_hub": _push_to_hub,

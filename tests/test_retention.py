@@ -62,6 +62,17 @@ def test_the_best_is_never_deleted(hub, api, repo, tmp_path):
     assert files.items() >= below(f"checkpoint-{best}", saved.checkpoints[best]).items()
 
 
+def test_checkpoints_of_another_run_are_never_deleted(hub, api, repo, tmp_path):
+    options = {"hub_strategy": "all_checkpoints", "hub_always_push": True}
+    train(tmp_path / "theirs", repo, max_steps=4, **options)
+    _, callback, _ = train(
+        tmp_path / "ours", repo, callback={"hub_keep_last": 1}, max_steps=8, save_steps=3, **options
+    )
+    names = folders(on_hub(tmp_path, repo))
+    assert {"checkpoint-2", "checkpoint-4"} <= set(names) and "checkpoint-3" not in names
+    assert any("checkpoint-2 on the Hub is not this run's, and stays" in note for note in callback.summary().notes)
+
+
 def test_all_stay_where_nothing_is_set(hub, api, repo, tmp_path):
     train(tmp_path, repo, hub_strategy="all_checkpoints")
     assert folders(on_hub(tmp_path, repo)) == [f"checkpoint-{step}" for step in (2, 4, 6, 8)]
