@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -78,7 +79,6 @@ class HubSync(LoopVerbs):
         branch = None if settings.has_revision_per_step else settings.hub_revision
         self.target = Target(settings.hub_model_id, branch, settings.hub_private_repo)
         self.outbox = Outbox(settings.outbox)
-        self.run = self.outbox.run_id()
         self.world_size: int | None = None
         self.hub_model_id = settings.hub_model_id
         self.pushes: list[Future[CommitInfo]] = []
@@ -108,6 +108,11 @@ class HubSync(LoopVerbs):
             threading.Thread(target=other._companion.stop, daemon=True).start()
         with _engines_lock:
             _engines.add(self)
+
+    @functools.cached_property
+    def run(self) -> str:
+        """Identifier of the run that the outbox belongs to; a process that pushes nothing writes none."""
+        return self.outbox.run_id()
 
     @property
     def last_push(self) -> Future[CommitInfo] | None:

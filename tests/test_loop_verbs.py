@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState, PartialState
 from huggingface_hub import CommitInfo, ModelCard
 
 from hub_callbacks import HubSync, HubSyncTrainerMixin, PushNotSent, SettingsError
@@ -152,6 +153,7 @@ def test_checkpoints_arrive_each_under_its_own_name(make, api, repo, tmp_path):
 
 
 def test_the_card_says_what_the_loop_has_said(make, repo, output, tmp_path):
+    AcceleratorState._reset_state(reset_partial_state=True)  # Trainers of other tests have set it up otherwise
     sync = make()
     sync.create_accelerator_and_postprocess(cpu=True, mixed_precision="bf16")
     sync.describe(model=classifier(), train_dataset=[1, 2, 3])
@@ -184,8 +186,6 @@ def test_a_bad_value_is_said_before_anything_is_queued(make, output):
 
 
 def test_another_process_than_the_main_one_pushes_nothing(make, hub, repo, output, monkeypatch):
-    from accelerate.state import AcceleratorState, PartialState
-
     AcceleratorState._reset_state(reset_partial_state=True)
     monkeypatch.setenv("RANK", "1")
     sync = make()

@@ -21,8 +21,8 @@ needs_transformers_5 = pytest.mark.skipif(
 
 SCRIPT = """
 import sys
-import torch.distributed
 sys.path.insert(0, {tests!r})
+import leaving
 from accelerate import PartialState
 from accelerate.utils import DistributedType
 from models import *
@@ -42,8 +42,7 @@ trainer = Trainer(
     classifier(), args, train_dataset=Sentences(48), callbacks=[Stop(), HubSyncCallback()]
 )
 trainer.train(resume_from_checkpoint=latest_checkpoint(args))
-if torch.distributed.is_initialized():
-    torch.distributed.destroy_process_group()
+leaving.well()
 """
 
 
@@ -87,7 +86,9 @@ def test_one_process_downloads_for_all_and_another_number_of_processes_is_said(h
 
 
 @needs_transformers_5
-@pytest.mark.parametrize("state_dict", ["FULL_STATE_DICT", "SHARDED_STATE_DICT"])
+@pytest.mark.parametrize(
+    "state_dict", [pytest.param("FULL_STATE_DICT", marks=pytest.mark.slow), "SHARDED_STATE_DICT"]
+)
 def test_fsdp_goes_on_from_the_hub_as_if_nothing_had_happened(hub, repo, tmp_path, state_dict):
     config = {"transformer_layer_cls_to_wrap": ["BertLayer"], "state_dict_type": state_dict}
     changes = f'fsdp="full_shard auto_wrap", fsdp_config={config!r}'

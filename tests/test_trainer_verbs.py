@@ -270,7 +270,7 @@ def test_no_token_is_on_the_disk(make, hub, repo, tmp_path):
 
 def test_without_create_repo_a_missing_repository_stays_missing(make, api, repo):
     trainer = make()
-    wait_until(lambda: api.repo_exists(f"local/{repo}"))
+    wait_until(lambda: not find(trainer).sync.outbox.pending())
     api.delete_repo(f"local/{repo}")
     assert trainer.push_to_hub(create_repo=False) is None
     assert not api.repo_exists(f"local/{repo}")
