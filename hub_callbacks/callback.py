@@ -76,6 +76,7 @@ class HubSyncCallback(TrainerCallback):
         hub_private_repo: Visibility of a repository that has to be created.
         hub_always_push: Push every save, in order, instead of letting newer ones take over.
         hub_revision: Branch; created when missing. `"step-{step}"` gives each save a branch of its own.
+        hub_tag: `"step-{step}"` sets such a Git tag on the commit of each save, and pushes all of them.
         output_dir: Folder to keep the outbox in, if not where the Trainer writes.
         on_error: `"warn"` (default) or `"raise"`: what the end of training does about pushes that did not arrive.
         finish_timeout: Seconds that the end of training waits without any progress (default 180).
@@ -109,6 +110,7 @@ class HubSyncCallback(TrainerCallback):
         hub_private_repo: bool | None = None,
         hub_always_push: bool | None = None,
         hub_revision: str | None = None,
+        hub_tag: str | None = None,
         output_dir: str | None = None,
         on_error: str | None = None,
         finish_timeout: float | None = None,
@@ -126,6 +128,7 @@ class HubSyncCallback(TrainerCallback):
             "hub_private_repo": hub_private_repo,
             "hub_always_push": hub_always_push,
             "hub_revision": hub_revision,
+            "hub_tag": hub_tag,
             "output_dir": output_dir,
             "on_error": on_error,
             "finish_timeout": finish_timeout,

@@ -223,7 +223,8 @@ class Run:
             plan = with_meeting(plan, self._meeting)
         if plan is not None:
             plan = replace(plan, urgent=is_urgent, best=state.best_global_step)
-            self._push(plan, state, request=Request(self.sync.target_of(step)))
+            request = Request(self.sync.target_of(step), tags=self.settings.tags_of(step))
+            self._push(plan, state, request=request)
 
     def _push_card(self, state: Any, message: str) -> None:
         self._card_due = False

@@ -50,6 +50,8 @@ class Settings:
             writes too.
         hub_revision: Branch to push to, created when missing; `None` is `main`. With `{step}` in it, such as
             `"step-{step}"`, each save goes to a branch of its own, and the final model to `main`.
+        hub_tag: Name with `{step}` in it, such as `"step-{step}"`, of a Git tag on the commit of each save, which
+            `from_pretrained(..., revision="step-500")` can load. Saves are pushed in order then, each of them.
         hub_keep_last: Number of newest `checkpoint-N/` folders that stay on the Hub (`all_checkpoints`). Older
             ones are deleted in the commit of a newer one; the best never is. `None` keeps all.
         hub_keep_every: Checkpoints whose step is a multiple of it stay, too.
@@ -84,6 +86,7 @@ class Settings:
     hub_keep_every: int | None = None
     hub_squash: bool = False
     on_foreign_run: str = "continue"
+    hub_tag: str | None = None
 
     def __post_init__(self) -> None:
         _require(
@@ -127,6 +130,14 @@ class Settings:
         _check_repo_id(self.hub_model_id)
         if self.hub_revision is not None:
             check_ref("hub_revision", self.hub_revision.replace("{step}", "0"))
+        if self.hub_tag is not None:
+            has_step = isinstance(self.hub_tag, str) and "{step}" in self.hub_tag
+            _require(has_step, f"hub_tag is {self.hub_tag!r}; it is a name with {{step}} in it: 'step-{{step}}'.")
+            check_ref("hub_tag", self.hub_tag.replace("{step}", "0"), "tag")
+            _require(self.hub_tag != self.hub_revision, "hub_tag and hub_revision cannot be the same name.")
+            _require(
+                not self.hub_squash, "hub_squash drops the commits that hub_tag is to name. Set one of the two."
+            )
         if self.card_template is not None:
             _check_template(self.card_template)
 
@@ -137,6 +148,10 @@ class Settings:
     @property
     def has_revision_per_step(self) -> bool:
         return self.hub_revision is not None and "{step}" in self.hub_revision
+
+    def tags_of(self, step: int) -> tuple[str, ...]:
+        """Git tags on the commit of the save of a step."""
+        return () if self.hub_tag is None else (self.hub_tag.replace("{step}", str(step)),)
 
     def retention(self, best: int | None) -> Retention | None:
         """What becomes of older checkpoints on the Hub.

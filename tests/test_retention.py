@@ -119,9 +119,22 @@ def test_each_save_can_have_a_branch_of_its_own(hub, api, repo, tmp_path):
     assert found == str(elsewhere / "checkpoint-8")
 
 
+def test_each_save_can_have_a_tag(hub, api, repo, tmp_path):
+    hub.throttle(200_000)  # saves come faster than they are sent, and each has its own commit all the same
+    _, _, saved = train(tmp_path, repo, callback={"hub_tag": "step-{step}"}, hub_strategy="every_save")
+    titles_of = {commit.commit_id: commit.title for commit in api.list_repo_commits(f"local/{repo}")}
+    tags = {tag.name: titles_of[tag.target_commit] for tag in api.list_repo_refs(f"local/{repo}").tags}
+    assert tags == {f"step-{step}": f"Training in progress, step {step}" for step in (2, 4, 6, 8)}
+    assert on_hub(tmp_path, repo, "step-4") == root_of(saved.checkpoints[4])
+
+
 @pytest.mark.parametrize(
     "values",
     [
+        {"hub_tag": "newest"},
+        {"hub_tag": "a b {step}"},
+        {"hub_tag": "step-{step}", "hub_revision": "step-{step}"},
+        {"hub_tag": "step-{step}", "hub_revision": "dev", "hub_squash": True},
         {"hub_keep_last": 0, "hub_strategy": "all_checkpoints"},
         {"hub_keep_last": True, "hub_strategy": "all_checkpoints"},
         {"hub_keep_every": -5, "hub_strategy": "all_checkpoints"},
