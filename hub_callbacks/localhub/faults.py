@@ -170,6 +170,7 @@ class Trouble:
         self.bytes_per_second: float | None = None
         self._app = app
         self._injections: list[Injection] = []
+        self._is_closing = False
         self._free_at = 0.0
 
     def inject(self, fault: Fault) -> Injection:
@@ -182,6 +183,11 @@ class Trouble:
         for injection in self._injections:
             injection.clear()
         self._injections = []
+
+    def close(self) -> None:
+        """The hub stops: requests that hang in faults, and those that still come, are cut off."""
+        self._is_closing = True
+        self.clear()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["raw_path"].decode("ascii", "replace")
@@ -229,7 +235,10 @@ class Trouble:
         else:
             if isinstance(action, Hang) and injection is not None:
                 await _hang(injection, action.seconds)
-            await self._app(scope, receive, send)
+            if self._is_closing:
+                await self._reset(scope, receive)
+            else:
+                await self._app(scope, receive, send)
 
     async def _reset(self, scope: Scope, receive: Receive) -> None:
         self.connections.reset(tuple(scope["client"]))

@@ -77,7 +77,7 @@ class Running:
         self.housekeeper.start()
 
     def stop(self) -> None:
-        self.trouble.clear()
+        self.trouble.close()
         self.housekeeper.stop()
         self._server.should_exit = True
         self._thread.join()
