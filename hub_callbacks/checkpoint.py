@@ -61,6 +61,24 @@ def wait_for_ranks(checkpoint: Path, args: Any, ranks: Iterable[int] | None = No
         time.sleep(0.02)
 
 
+def unannounced(written: Iterable[Path], saved: Collection[int], since: float) -> list[int]:
+    """Steps of checkpoints of a training that no save was announced for.
+
+    The Trainer writes one on SIGTERM (`enable_jit_checkpoint`), in the middle of a step.
+
+    Args:
+        written: A file of each checkpoint folder that may be one, which is written late.
+        saved: Steps that the training has announced.
+        since: When the training began, in seconds since the epoch; what is older is another one's.
+    """
+    found = []
+    for file in written:
+        step = file.parent.name.rpartition("-")[2]
+        if step.isdigit() and int(step) not in saved and file.stat().st_mtime >= since:
+            found.append(int(step))
+    return sorted(found)
+
+
 def gaps(files: Collection[str], world_size: int | None) -> str | None:
     """What a checkpoint lacks to continue a training from, by the names of its files; `None` when nothing.
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .checkpoint import is_complete, is_marked_incomplete, wait_for_ranks
+from .checkpoint import is_complete, is_marked_incomplete, unannounced, wait_for_ranks
 from .manifest import Target
 from .nodes import Nodes
 from .plan import MEETING, plan_node_files
@@ -63,20 +63,12 @@ class NodeRun:
         if self._incomplete is not None:
             wait_for_ranks(self._checkpoint(self._incomplete), self.args, self._nodes.ranks_here)
             self._send(self._incomplete, whatever_is_there=True)
-        for step in self._unannounced_checkpoints():
+        written = self.folder.glob(f"checkpoint-*/rng_state_{self._nodes.rank}.pth")
+        for step in unannounced(written, self._saved, self._began):
             self._send(step, is_urgent=True)
 
     def _checkpoint(self, step: int) -> Path:
         return self.folder / f"checkpoint-{step}"
-
-    def _unannounced_checkpoints(self) -> list[int]:
-        """Steps of checkpoints of this training that no save was announced for, as `Run` has them, too."""
-        found = []
-        for written in self.folder.glob(f"checkpoint-*/rng_state_{self._nodes.rank}.pth"):
-            step = written.parent.name.rpartition("-")[2]
-            if step.isdigit() and int(step) not in self._saved and written.stat().st_mtime >= self._began:
-                found.append(int(step))
-        return sorted(found)
 
     def _send(self, step: int, whatever_is_there: bool = False, is_urgent: bool = False) -> None:
         checkpoint = self._checkpoint(step)

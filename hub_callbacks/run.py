@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from . import redaction
 from .card_facts import CardFacts
-from .checkpoint import find_checkpoint, is_complete, is_marked_incomplete, step_of, wait_for_ranks
+from .checkpoint import (
+    TRAINER_STATE,
+    find_checkpoint,
+    is_complete,
+    is_marked_incomplete,
+    step_of,
+    unannounced,
+    wait_for_ranks,
+)
 from .final_model import final_model, weights_step
 from .local_card import LocalCard
 from .nodes import Nodes
@@ -121,7 +129,8 @@ class Run:
         if self._incomplete is not None:
             wait_for_ranks(self._checkpoint(self._incomplete), self.args, self._ranks)
             self._push_checkpoint(self._incomplete, state, whatever_is_there=True)
-        for step in self._unannounced_checkpoints():
+        written = self.folder.glob(f"checkpoint-*/{TRAINER_STATE}")
+        for step in unannounced(written, self._saved, self._began):
             self._push_checkpoint(step, state, is_urgent=True)
         with final_model(self.args, state, self.folder, self._saved, self.sync.outbox, seen) as found:
             if found is None:
@@ -189,18 +198,6 @@ class Run:
 
     def _checkpoint(self, step: int) -> Path:
         return self.folder / f"checkpoint-{step}"
-
-    def _unannounced_checkpoints(self) -> list[int]:
-        """Steps of checkpoints of this training that no save was announced for.
-
-        The Trainer writes one on SIGTERM (`enable_jit_checkpoint`), in the middle of a step.
-        """
-        found = []
-        for written in self.folder.glob("checkpoint-*/trainer_state.json"):
-            step = written.parent.name.rpartition("-")[2]
-            if step.isdigit() and int(step) not in self._saved and written.stat().st_mtime >= self._began:
-                found.append(int(step))
-        return sorted(found)
 
     def _push_checkpoint(
         self, step: int, state: Any, whatever_is_there: bool = False, is_urgent: bool = False
