@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 SCRIPT = """
 import sys
@@ -51,6 +52,22 @@ def write_script(
     tests = str(Path(__file__).parent)
     script.write_text(SCRIPT.format(tests=tests, changes=changes, callback=callback, train=train, model=model))
     return script
+
+
+def run_to_its_end(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    """What a command has said and how it ended; where it hangs, all of its processes are killed.
+
+    Args:
+        options: As for `subprocess.Popen`.
+    """
+    values: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, start_new_session=True, **(values | options))
+    try:
+        output, errors = process.communicate(timeout=240)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # the ranks, too
+        raise
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
 class Agent:

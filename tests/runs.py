@@ -91,3 +91,15 @@ def below(prefix: str, files: dict[str, str]) -> dict[str, str]:
 def root_of(checkpoint: dict[str, str]) -> dict[str, str]:
     """What of a checkpoint's files belongs to the root of the repository."""
     return {path: d for path, d in checkpoint.items() if not is_training_state(path) and path != "README.md"}
+
+
+def left_by(strategy: str, saved: Witness) -> dict[str, str]:
+    """All that a strategy leaves on the Hub: path → sha256."""
+    newest = saved.checkpoints[max(saved.checkpoints)]
+    expected = root_of(newest)
+    if strategy == "checkpoint":
+        expected |= below("last-checkpoint", newest)
+    if strategy == "all_checkpoints":
+        for step, files in saved.checkpoints.items():
+            expected |= below(f"checkpoint-{step}", files)
+    return expected

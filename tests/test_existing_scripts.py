@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from jobs import run_to_its_end
 from runs import below, digests, on_hub, root_of, titles
 
 ROOT = Path(__file__).parents[1]
@@ -39,21 +38,9 @@ if __name__ == "__main__":
 
 
 def execute(*command, cwd=None, **environment):
-    done = subprocess.Popen(
-        [sys.executable, *map(str, command)],
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | environment,
-        cwd=cwd,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        output, errors = done.communicate(timeout=240)
-    except subprocess.TimeoutExpired:
-        os.killpg(done.pid, signal.SIGKILL)
-        raise
-    return done.returncode, output, errors
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | environment
+    done = run_to_its_end([sys.executable, *map(str, command)], env=env, cwd=cwd)
+    return done.returncode, done.stdout, done.stderr
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from huggingface_hub import ModelCard
 from peft import AutoPeftModelForSequenceClassification, LoraConfig, PeftModel, get_peft_model
 
 from models import classifier, same_weights
-from runs import below, digests, download, on_hub, root_of, train
+from runs import below, digests, download, left_by, on_hub, root_of, train
 
 
 def lora(**changes) -> LoraConfig:
@@ -21,14 +21,8 @@ def last_checkpoint(tmp_path, repo) -> str:
 @pytest.mark.parametrize("strategy", ["every_save", "checkpoint", "all_checkpoints"])
 def test_a_lora_adapter_arrives_and_loads_on_its_base(hub, api, repo, tmp_path, strategy):
     trainer, _, saved = train(tmp_path, repo, get_peft_model(classifier(), lora()), hub_strategy=strategy)
-    expected = root_of(saved.checkpoints[8])
-    if strategy == "checkpoint":
-        expected |= below("last-checkpoint", saved.checkpoints[8])
-    if strategy == "all_checkpoints":
-        for step, files in saved.checkpoints.items():
-            expected |= below(f"checkpoint-{step}", files)
     files = on_hub(tmp_path, repo)
-    assert files == expected
+    assert files == left_by(strategy, saved)
     assert "adapter_model.safetensors" in files and "model.safetensors" not in files
     again = PeftModel.from_pretrained(classifier(), f"local/{repo}", cache_dir=tmp_path / "cache")
     assert same_weights(again, trainer.model)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +11,8 @@ from typing import Any
 
 import pytest
 import transformers
+
+from jobs import run_to_its_end
 
 needs_transformers_5 = pytest.mark.skipif(
     int(transformers.__version__.split(".")[0]) < 5,
@@ -52,20 +52,10 @@ def run(output_dir: Path, processes: int = 2, until: int = 8, changes: str = "")
     values: dict[str, Any] = {"tests": str(Path(__file__).parent), "output_dir": str(output_dir)}
     script.write_text(SCRIPT.format(until=until, changes=changes, **values))
     torchrun = ["-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--standalone"]
-    job = subprocess.Popen(
-        [sys.executable, *(torchrun if processes > 1 else []), str(script)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        output, _ = job.communicate(timeout=240)
-    except subprocess.TimeoutExpired:
-        os.killpg(job.pid, signal.SIGKILL)
-        raise
-    assert job.returncode == 0, output[-3000:]
-    return output
+    command = [sys.executable, *(torchrun if processes > 1 else []), str(script)]
+    done = run_to_its_end(command, stderr=subprocess.STDOUT)
+    assert done.returncode == 0, done.stdout[-3000:]
+    return done.stdout
 
 
 def history(output_dir: Path) -> list[dict[str, float]]:

@@ -13,8 +13,8 @@ from peft import LoraConfig
 from transformers import BertConfig, BertForSequenceClassification, BertModel, TrainerCallback
 
 from hub_callbacks import HubSyncCallback
-from models import same_weights, tokenizer
-from runs import Witness, below, digests, download, on_hub, root_of, titles
+from models import configured, same_weights, tokenizer
+from runs import Witness, below, digests, download, left_by, on_hub, root_of, titles
 
 st = pytest.importorskip("sentence_transformers")
 
@@ -46,21 +46,6 @@ def embedder(tmp_path: Path) -> Any:
     return st.SentenceTransformer(modules=[backbone, Pooling(32), Dense(32, 16)], device="cpu")
 
 
-def configured(kind: type, output_dir: Path, **changes: Any) -> Any:
-    """Four steps and two saves."""
-    values: dict[str, Any] = {
-        "max_steps": 4,
-        "save_steps": 2,
-        "logging_steps": 1,
-        "per_device_train_batch_size": 2,
-        "report_to": [],
-        "disable_tqdm": True,
-        "use_cpu": True,
-        "learning_rate": 1e-2,
-    }
-    return kind(str(output_dir), **(values | changes))
-
-
 def trainer_of(tmp_path: Path, repo: str, model: Any, *callbacks: TrainerCallback, **changes: Any) -> Any:
     return st.SentenceTransformerTrainer(
         model,
@@ -81,14 +66,8 @@ def test_all_modules_arrive_and_load_from_the_hub(hub, api, repo, tmp_path, stra
     model = embedder(tmp_path)
     trainer_of(tmp_path, repo, model, saved, callback).train()
     callback.close()
-    expected = root_of(saved.checkpoints[4])
-    if strategy == "checkpoint":
-        expected |= below("last-checkpoint", saved.checkpoints[4])
-    if strategy == "all_checkpoints":
-        for step, files in saved.checkpoints.items():
-            expected |= below(f"checkpoint-{step}", files)
     files = on_hub(tmp_path, repo)
-    assert files == expected
+    assert files == left_by(strategy, saved)
     assert {"modules.json", "1_Pooling/config.json", "2_Dense/model.safetensors"} <= files.keys()
     again = st.SentenceTransformer(f"local/{repo}", device="cpu", cache_folder=str(tmp_path / "models"))
     assert same_weights(again, model)

@@ -12,8 +12,8 @@ from peft import LoraConfig, PeftModel
 from transformers import AutoTokenizer, LlamaForCausalLM, LlamaForSequenceClassification, TrainerCallback
 
 from hub_callbacks import HubSyncCallback
-from models import language_model, same_weights, tokenizer
-from runs import Witness, below, download, on_hub, root_of, titles
+from models import configured, language_model, same_weights, tokenizer
+from runs import Witness, download, left_by, on_hub, titles
 
 trl = pytest.importorskip("trl")
 
@@ -36,42 +36,15 @@ def lora(**changes: Any) -> LoraConfig:
     return LoraConfig(r=2, target_modules=["q_proj"], **changes)
 
 
-def configured(kind: type, output_dir: Path, **changes: Any) -> Any:
-    """Four steps and two saves."""
-    values: dict[str, Any] = {
-        "max_steps": 4,
-        "save_steps": 2,
-        "logging_steps": 1,
-        "per_device_train_batch_size": 2,
-        "report_to": [],
-        "disable_tqdm": True,
-        "use_cpu": True,
-        "bf16": False,
-        "learning_rate": 1e-2,
-    }
-    return kind(str(output_dir), **(values | changes))
-
-
 def sft(tmp_path: Path, repo: str, *callbacks: TrainerCallback, peft_config: Any = None, **changes: Any) -> Any:
     return trl.SFTTrainer(
         language_model(),
-        configured(trl.SFTConfig, tmp_path / repo, **changes),
+        configured(trl.SFTConfig, tmp_path / repo, **({"bf16": False} | changes)),
         train_dataset=rows(),
         processing_class=text_tokenizer(),
         peft_config=peft_config,
         callbacks=list(callbacks),
     )
-
-
-def whole(strategy: str, saved: Witness) -> dict[str, str]:
-    """All that a strategy leaves on the Hub: path → sha256."""
-    expected = root_of(saved.checkpoints[max(saved.checkpoints)])
-    if strategy == "checkpoint":
-        expected |= below("last-checkpoint", saved.checkpoints[max(saved.checkpoints)])
-    if strategy == "all_checkpoints":
-        for step, files in saved.checkpoints.items():
-            expected |= below(f"checkpoint-{step}", files)
-    return expected
 
 
 def card(tmp_path: Path, repo: str) -> str:
@@ -84,7 +57,7 @@ def test_supervised_finetuning_arrives_and_loads(hub, api, repo, tmp_path, strat
     trainer = sft(tmp_path, repo, saved, callback)
     trainer.train()
     callback.close()
-    assert on_hub(tmp_path, repo) == whole(strategy, saved)
+    assert on_hub(tmp_path, repo) == left_by(strategy, saved)
     again = LlamaForCausalLM.from_pretrained(f"local/{repo}", cache_dir=tmp_path / "cache")
     assert same_weights(again, trainer.model)
     words = AutoTokenizer.from_pretrained(f"local/{repo}", cache_dir=tmp_path / "cache")
@@ -99,7 +72,7 @@ def test_an_adapter_of_supervised_finetuning_arrives_and_loads(hub, api, repo, t
     trainer.train()
     callback.close()
     files = on_hub(tmp_path, repo)
-    assert files == whole(strategy, saved)
+    assert files == left_by(strategy, saved)
     assert "adapter_model.safetensors" in files and "model.safetensors" not in files
     again = PeftModel.from_pretrained(language_model(), f"local/{repo}", cache_dir=tmp_path / "cache")
     assert same_weights(again, trainer.model)
@@ -111,7 +84,7 @@ def test_preference_optimization_arrives_and_loads(hub, api, repo, tmp_path, pef
     trainer = trl.DPOTrainer(
         language_model(),
         None if peft_config else language_model(),  # the reference
-        args=configured(trl.DPOConfig, tmp_path / repo),
+        args=configured(trl.DPOConfig, tmp_path / repo, bf16=False),
         train_dataset=pairs(prompt="w5 w6"),
         processing_class=text_tokenizer(),
         peft_config=peft_config,
@@ -119,7 +92,7 @@ def test_preference_optimization_arrives_and_loads(hub, api, repo, tmp_path, pef
     )
     trainer.train()
     callback.close()
-    assert on_hub(tmp_path, repo) == whole("checkpoint", saved)
+    assert on_hub(tmp_path, repo) == left_by("checkpoint", saved)
     if peft_config is None:
         again = LlamaForCausalLM.from_pretrained(f"local/{repo}", cache_dir=tmp_path / "cache")
         assert same_weights(again, trainer.model)
@@ -134,14 +107,14 @@ def test_a_reward_model_arrives_and_loads(hub, api, repo, tmp_path):
     saved, callback = Witness(), HubSyncCallback(hub_strategy="checkpoint")
     trainer = trl.RewardTrainer(
         language_model(LlamaForSequenceClassification, num_labels=1),
-        args=configured(trl.RewardConfig, tmp_path / repo),
+        args=configured(trl.RewardConfig, tmp_path / repo, bf16=False),
         train_dataset=pairs(),
         processing_class=text_tokenizer(),
         callbacks=[saved, callback],
     )
     trainer.train()
     callback.close()
-    assert on_hub(tmp_path, repo) == whole("checkpoint", saved)
+    assert on_hub(tmp_path, repo) == left_by("checkpoint", saved)
     again = LlamaForSequenceClassification.from_pretrained(f"local/{repo}", cache_dir=tmp_path / "cache")
     assert same_weights(again, trainer.model)
 
@@ -157,7 +130,7 @@ def test_training_resumes_from_what_is_on_the_hub(hub, api, repo, tmp_path, peft
     callback.close()
     assert [row["step"] for row in trainer.state.log_history if "loss" in row] == [1, 2, 3, 4, 5, 6]
     assert list(saved.checkpoints) == [6]
-    assert on_hub(tmp_path, repo) == whole("checkpoint", saved)
+    assert on_hub(tmp_path, repo) == left_by("checkpoint", saved)
 
 
 def test_the_card_has_trls_text_and_ours_once_and_the_scripts_keywords(hub, api, repo, tmp_path):
