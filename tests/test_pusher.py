@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -263,19 +264,15 @@ def test_a_push_that_fails_again_and_again_lets_others_pass(sender, hub, monkeyp
 
 def test_a_commit_that_the_hub_carries_out_late_does_not_land_on_a_newer_one(sender, hub):
     late = _commit(sender, b"old")
-
-    def commit() -> None:
-        with pytest.raises(HfHubHTTPError, match="412"):
-            Repository().commit(*late)
-
-    with hub.inject(Fault("commit", Hang(), times=1)) as hanging:
-        old = threading.Thread(target=commit)
-        old.start()
+    repository, pusher = Repository(), sender.pusher()
+    with ThreadPoolExecutor() as pool, hub.inject(Fault("commit", Hang(), times=1)) as hanging:
+        old = pool.submit(repository.commit, *late)
         wait_until(lambda: hanging.hits)
         sender.put({MODEL: b"new"}, message="new")
-        sender.send()
+        pusher.run()
         hanging.clear()
-        old.join()
+        with pytest.raises(HfHubHTTPError, match="412"):
+            old.result()
     assert sender.there() == {"weights.bin": sha(b"new")}
     assert sender.titles() == ["new"]
 
