@@ -10,44 +10,38 @@
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import functools
-import json
 import logging
 import os
 import threading
 import time
 import weakref
 from collections.abc import Mapping
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import ledger
+from . import engines, ledger
 from .checkpoint_manifest import Origin, installed_versions
 from .companion import Companion
 from .errors import ForeignRun, PushNotSent, SettingsError
+from .fates import Fates
 from .loop import LoopVerbs
-from .manifest import CARD_FACTS, LOCAL_CARD, Push, PushPart, Target
+from .manifest import Push, Target
 from .outbox import Outbox
 from .plan import Plan
 from .request import Request, check_text
 from .settings import Settings, resolve
 from .signals import Orders
-from .snapshot import Frozen, freeze
-from .summary import PushInProgress, Reporter, Summary
+from .staging import stage
+from .summary import PushInProgress, Summary
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
 
 logger = logging.getLogger(__name__)
 
-EXIT_GRACE = 15.0
-"""Seconds that an interpreter which ends before its training has ended gives to what waits."""
-SETTLE = 2.0
-"""Seconds without news after which a refusal counts: another token or a new push makes the pusher try again."""
 ANSWER_WITHIN = 60.0
 """Seconds that training waits before step 1 for whose model is in the repository, where the settings need that."""
 HEARTBEAT = 30.0
@@ -86,28 +80,20 @@ class HubSync(LoopVerbs):
         self.wait_at_exit = False
         self._process = os.getpid()
         self._creation: str | None = None
-        self._futures: dict[str, Future[CommitInfo]] = {}
-        self._sizes: dict[str, int] = {}
-        self._states: dict[str, ledger.Entry] = {}
-        self._ledger = ledger.Ledger(self.outbox.ledger.path)
-        self._ledger.new_entries()  # what earlier runs wrote is not news
-        self._news = threading.Condition(threading.RLock())
-        self._reporter = Reporter()
-        self._last_progress = self._last_news = time.monotonic()
+        self._fates = Fates(self.outbox.ledger.path)
         self._closed = False
         self._token_in_environment = os.environ.get("HF_TOKEN")
         self._orders = replace(
             orders or Orders(), token=settings.hub_token, max_pending_bytes=settings.max_pending_bytes
         )
         root = self.outbox.root
-        self._companion = Companion(self.outbox, self._orders, lambda: _spread_news(root))
-        # Not at exit: that is `_close_all`, which first waits for what is under way.
+        self._companion = Companion(self.outbox, self._orders, lambda: engines.spread_news(root))
+        # Not at exit: there `engines` first waits for what is under way.
         weakref.finalize(self, self._companion.stop).atexit = False
-        for other in _engines_of(root):
+        for other in engines.of(root):
             # One pusher for an outbox: the newest engine's, which has the newest token.
             threading.Thread(target=other._companion.stop, daemon=True).start()
-        with _engines_lock:
-            _engines.add(self)
+        engines.add(self)
 
     @functools.cached_property
     def run(self) -> str:
@@ -121,7 +107,7 @@ class HubSync(LoopVerbs):
     @property
     def push_in_progress(self) -> PushInProgress:
         """The pushes of this run that are queued or under way; false when there are none."""
-        return PushInProgress(lambda: not self._open(), self.wait)
+        return PushInProgress(lambda: not self._fates.open, self.wait)
 
     @property
     def is_closed(self) -> bool:
@@ -135,7 +121,7 @@ class HubSync(LoopVerbs):
         """
         plan = Plan("create the repository", 0, card=False)
         try:
-            self._creation = self._queue(plan, None, None, {}, Request(target or self.target)).id
+            self._creation = self._queue(plan, Request(target or self.target)).id
         except OSError as error:
             logger.warning("%s cannot take pushes (%s); nothing is pushed until it can.", self.outbox.root, error)
 
@@ -174,10 +160,8 @@ class HubSync(LoopVerbs):
             return
         plan = Plan("look whose model is there", 0, card=False)
         try:
-            with self._news:  # no news of it may come before it is known
-                self._creation = question = self._queue(
-                    plan, None, None, {}, Request(self.target), asks_whose=True
-                ).id
+            with self._fates.news:
+                self._creation = question = self._queue(plan, Request(self.target), asks_whose=True).id
         except OSError as error:
             logger.warning("%s cannot take pushes: %s", self.outbox.root, error)
             question = ""
@@ -206,12 +190,12 @@ class HubSync(LoopVerbs):
         """What the pusher says to a question; `None` when it cannot."""
         until = time.monotonic() + ANSWER_WITHIN
         while question and time.monotonic() < until:
-            self._read_news()
-            entry = self._fate(question)
+            self.read_news()
+            entry = self._fates.of(question)
             if entry is not None and entry.state in (ledger.DONE, ledger.REFUSED):
                 return entry if entry.state == ledger.DONE else None
-            with self._news:
-                self._news.wait(0.2)
+            with self._fates.news:
+                self._fates.news.wait(0.2)
         return None
 
     def remove_branch(self, branch: str, is_awaited: bool) -> None:
@@ -222,11 +206,11 @@ class HubSync(LoopVerbs):
         """
         plan = Plan(f"Remove the branch {branch}", 0, card=False, removes_branch=True)
         try:
-            with self._news:
+            with self._fates.news:
                 target = replace(self.target, revision=branch, from_scratch=False)
-                push = self._queue(plan, None, None, {}, Request(target))
+                push = self._queue(plan, Request(target))
                 if is_awaited:
-                    self._futures[push.id] = Future()
+                    self._fates.follow(push.id, Future())
         except OSError as error:
             logger.warning("%s is left in the repository: %s", branch, error)
 
@@ -260,18 +244,17 @@ class HubSync(LoopVerbs):
         future: Future[CommitInfo] = Future()
         future.set_running_or_notify_cancel()  # what was saved is pushed; there is no way back
         self.pushes.append(future)
-        with _engines_lock:
-            _busy.add(self)
+        engines.keep(self)
         self._look_for_token()
+        request = request or Request(self.target)
         try:
-            with self._news:  # no news of it may come before its future is known
-                push = self._queue(plan, card, readme, replacements or {}, request or Request(self.target))
-                self._futures[push.id] = future
-                self._sizes[push.id] = push.size
+            with self._fates.news:
+                push = self._queue(plan, request, card=card, readme=readme, replacements=replacements)
+                self._fates.follow(push.id, future, push.size)
         except Exception as error:
             self.lose(plan.message, error, future)
         else:
-            self._read_news()
+            self.read_news()
         return future
 
     def lose(self, message: str, error: Exception, future: Future[CommitInfo] | None = None) -> None:
@@ -286,7 +269,7 @@ class HubSync(LoopVerbs):
             f"reach the Hub. Training goes on, and what the Trainer wrote is as it was. {advice}"
         )
         logger.debug("%s", message, exc_info=error)
-        self._reporter.lost(why)
+        self._fates.reporter.lost(why)
         if future is not None:
             future.set_exception(PushNotSent(why))
 
@@ -297,36 +280,9 @@ class HubSync(LoopVerbs):
             self._token_in_environment = token
             self.use_token(token)
 
-    def _queue(
-        self,
-        plan: Plan,
-        card: Mapping[str, Any] | None,
-        readme: Path | None,
-        replacements: Mapping[str, bytes],
-        request: Request,
-        asks_whose: bool = False,
-    ) -> Push:
+    def _queue(self, plan: Plan, request: Request, asks_whose: bool = False, **content: Any) -> Push:
         with self.outbox.stage() as staged:
-            frozen: dict[Path, Frozen] = {}
-            parts = tuple(
-                PushPart(
-                    slot=part.slot,
-                    files={
-                        part.path_in_repo(file): self._freeze(
-                            part.source / file, staged, frozen, replacements, part.copied
-                        )
-                        for file in part.files
-                    },
-                    prefix=part.prefix,
-                    whole_folder=part.whole_folder,
-                    meeting=part.meeting,
-                )
-                for part in plan.parts
-            )
-            if plan.card:
-                (staged / CARD_FACTS).write_text(json.dumps(card or {}), encoding="utf-8")
-                if readme is not None and readme.is_file():
-                    (staged / LOCAL_CARD).write_bytes(readme.read_bytes())
+            parts = stage(plan, staged, **content)
             push = self.outbox.submit(
                 staged,
                 Push(
@@ -355,81 +311,36 @@ class HubSync(LoopVerbs):
         self._companion.ring()
         return push
 
-    @staticmethod
-    def _freeze(
-        source: Path,
-        staged: Path,
-        frozen: dict[Path, Frozen],
-        replacements: Mapping[str, bytes],
-        copied: bool,
-    ) -> Frozen:
-        if source not in frozen:
-            stored = f"files/{len(frozen):04d}{source.suffix[:16]}"  # a name may be as long as names can be
-            if source.name in replacements:
-                target = staged / stored
-                target.parent.mkdir(exist_ok=True)
-                target.write_bytes(replacements[source.name])
-                frozen[source] = Frozen(stored, len(replacements[source.name]))
-            else:
-                frozen[source] = freeze(source, staged, stored, copied)
-        return frozen[source]
-
-    def _read_news(self) -> None:
-        """Settles futures by what the ledger says. Called from any thread."""
-        with self._news:
-            for entry in self._ledger.new_entries():
-                self._states[entry.push] = entry
-                self._last_news = time.monotonic()
-                if entry.push == self._creation and entry.repo_id:
-                    self.hub_model_id = entry.repo_id
-                if entry.state in ledger.FINAL:
-                    self._last_progress = time.monotonic()
-                self._reporter.take(entry, entry.push in self._futures)
-                if entry.foreign and entry.push == self._creation and self.settings.on_foreign_run == "continue":
-                    logger.warning(
-                        "%s holds the model of another run (%s). This one's goes on top of it; that one stays in "
-                        "the history. If that is not meant, see on_foreign_run.",
-                        entry.place,
-                        entry.foreign,
-                    )
-            fates = [(future, self._fate(push_id)) for push_id, future in self._open().items()]
-            self._news.notify_all()
-        for future, fate in fates:  # outside of the lock: a user's callbacks run in here
-            if fate is not None:
-                _settle(future, fate)
+    def read_news(self) -> None:
+        """Settles the futures by what the ledger says. Called from any thread."""
+        with self._fates.news:
+            for entry in self._fates.take_news():
+                if entry.push == self._creation:
+                    self._take_creation(entry)
+        self._fates.settle()
         self._rest()
 
+    def _take_creation(self, entry: ledger.Entry) -> None:
+        if entry.repo_id:
+            self.hub_model_id = entry.repo_id
+        if entry.foreign and self.settings.on_foreign_run == "continue":
+            logger.warning(
+                "%s holds the model of another run (%s). This one's goes on top of it; that one stays in "
+                "the history. If that is not meant, see on_foreign_run.",
+                entry.place,
+                entry.foreign,
+            )
+
     def _rest(self) -> None:
-        """Without pushes that are on their way, the engine goes when nobody holds it."""
-        if not self._open():
-            with _engines_lock:
-                _busy.discard(self)
-
-    def _open(self) -> dict[str, Future[CommitInfo]]:
-        return {push_id: future for push_id, future in self._futures.items() if not future.done()}
-
-    def _fate(self, push_id: str) -> ledger.Entry | None:
-        """What is known of a push, or of the one that took it over in the end."""
-        entry = self._states.get(push_id)
-        while entry is not None and entry.state == ledger.SUPERSEDED and entry.by:
-            entry = self._states.get(entry.by)
-        return entry
+        if not self._fates.open:
+            engines.let_go(self)
 
     def summary(self) -> Summary:
         """What has been pushed so far, and what has not."""
-        self._read_news()
-        with self._news:
-            summary = self._reporter.summary
-            waiting = self._unsent()
-            summary.waiting = len(waiting)
-            known = (entry.why for entry in waiting.values() if entry and entry.why)
-            summary.why = next(known, self._reporter.trouble) if waiting else None
-            summary.seconds_in_training = self.seconds_in_training
-            return summary
-
-    def _unsent(self) -> dict[str, ledger.Entry | None]:
-        states = {push_id: self._states.get(push_id) for push_id in self._futures}
-        return {id_: entry for id_, entry in states.items() if entry is None or entry.state not in ledger.FINAL}
+        self.read_news()
+        summary = self._fates.summary()
+        summary.seconds_in_training = self.seconds_in_training
+        return summary
 
     def wait(self, timeout: float | None = None, show: bool = False) -> bool:
         """Waits for the pushes of this run as long as there is progress.
@@ -443,51 +354,34 @@ class HubSync(LoopVerbs):
         """
         from tqdm.auto import tqdm
 
-        started = self._last_progress = said = time.monotonic()
-        total = len(self._futures)
+        started = self._fates.last_progress = said = time.monotonic()
+        total = len(self._fates)
+        patience = self.settings.finish_timeout if timeout is None else timeout
         with tqdm(total=total, desc="Pushing to the Hub", disable=not show, leave=False) as bar:
             while True:
-                self._read_news()
-                bar.update(total - len(self._open()) - bar.n)
+                self.read_news()
+                bar.update(total - len(self._fates.open) - bar.n)
                 bar.set_postfix_str(self._bytes())
-                arrived = self._outlook(self.settings.finish_timeout if timeout is None else timeout)
+                arrived = self._fates.outlook(patience, self._is_pushing, self._companion.is_given_up)
                 now = time.monotonic()
                 if arrived is not None or (timeout is not None and now - started > timeout):
                     return bool(arrived)
                 if not show and now - said > HEARTBEAT:
                     said = now
-                    left, size = len(self._open()), self._bytes()
+                    left, size = len(self._fates.open), self._bytes()
                     logger.warning("Waiting for the Hub: %d of %d pushes are left, %s.", left, total, size)
-                with self._news:
-                    self._news.wait(0.2 if timeout is None else min(0.2, timeout))
+                with self._fates.news:
+                    self._fates.news.wait(0.2 if timeout is None else min(0.2, timeout))
+
+    @property
+    def _is_pushing(self) -> bool:
+        return any(engine._companion.is_alive for engine in engines.of(self.outbox.root))
 
     def _bytes(self) -> str:
-        """What has been sent of what there is, for people; what the Hub has already need not be sent."""
-        total = sent = 0
-        with self._news:
-            for push_id, size in self._sizes.items():
-                state = self._states[push_id].state if push_id in self._states else ledger.QUEUED
-                if state == ledger.DONE or state not in ledger.FINAL:
-                    total += size
-                    sent += size if state == ledger.DONE else 0
-        sent += sum(engine._companion.sent for engine in _engines_of(self.outbox.root))
-        return f"{sent / 1e6:,.0f} of {total / 1e6:,.0f} MB"
-
-    def _outlook(self, patience: float) -> bool | None:
-        """Whether all is on the Hub; `False` when waiting longer is no use, `None` when it is."""
-        waiting = [self._fate(push_id) for push_id in self._open()]
-        if not waiting:
-            return not self._unsent()
-        is_refused = all(entry is not None and entry.state == ledger.REFUSED for entry in waiting)
-        if is_refused and time.monotonic() - self._last_news > SETTLE:
-            return False
-        if self._companion.is_given_up:
-            return False
-        # An upload that is under way is progress; what ends one that hangs are the pusher's own limits.
-        is_running = any(entry.state == ledger.RUNNING for entry in self._states.values())
-        if is_running and any(engine._companion.is_alive for engine in _engines_of(self.outbox.root)):
-            return None
-        return False if time.monotonic() - self._last_progress > patience else None
+        """What has been sent of what there is, for people."""
+        arrived, total = self._fates.sizes()
+        under_way = sum(engine._companion.sent for engine in engines.of(self.outbox.root))
+        return f"{(arrived + under_way) / 1e6:,.0f} of {total / 1e6:,.0f} MB"
 
     def finish(self, show: bool = False) -> Summary:
         """Waits for the pushes, says what became of them, and lets go of those that did not arrive.
@@ -514,9 +408,7 @@ class HubSync(LoopVerbs):
                 f". {summary.waiting} pushes are safe in {self.outbox.root}; send them with: "
                 f"hub-callbacks sync {self.settings.output_dir}"
             )
-        for future in self._open().values():
-            with contextlib.suppress(InvalidStateError):
-                future.set_exception(PushNotSent(message))
+        self._fates.abandon(message)
         self._rest()
         if self.settings.on_error == "raise":
             raise PushNotSent(message)
@@ -533,50 +425,9 @@ class HubSync(LoopVerbs):
             return
         self._closed = True
         try:
-            if left := len(self._open()):
+            if left := len(self._fates.open):
                 if grace is not None:
                     logger.warning("%d pushes are not on the Hub yet; %.0f s more for what can be.", left, grace)
                 self._conclude(self.wait(grace))
         finally:
             self._companion.stop()
-
-
-_engines: weakref.WeakSet[HubSync] = weakref.WeakSet()
-_busy: set[HubSync] = set()
-"""Engines with pushes on their way: a script's function that made the Trainer may have returned."""
-_engines_lock = threading.Lock()
-
-
-def _engines_of(outbox: Path) -> list[HubSync]:
-    with _engines_lock:  # news come from other threads
-        engines = list(_engines)
-    return [engine for engine in engines if engine.outbox.root == outbox]
-
-
-def _spread_news(outbox: Path) -> None:
-    """The ledger of an outbox has grown, whichever engine's pusher wrote to it."""
-    for engine in _engines_of(outbox):
-        engine._read_news()
-
-
-def _settle(future: Future[CommitInfo], fate: ledger.Entry) -> None:
-    from huggingface_hub import CommitInfo
-
-    with contextlib.suppress(InvalidStateError):  # another thread was faster
-        if fate.state == ledger.DONE and fate.commit and fate.url:
-            future.set_result(
-                CommitInfo(
-                    commit_url=fate.url, commit_message=fate.message, commit_description="", oid=fate.commit
-                )
-            )
-        elif fate.state in ledger.FINAL:
-            future.set_exception(PushNotSent(f"{fate.message!r} was {fate.state}: {fate.why or fate.notes}"))
-
-
-@atexit.register
-def _close_all() -> None:
-    for engine in list(_engines):
-        try:
-            engine.close(None if engine.wait_at_exit else EXIT_GRACE)
-        except PushNotSent as error:
-            logger.error("%s", error)

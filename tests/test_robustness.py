@@ -56,7 +56,7 @@ def test_a_very_long_file_name_arrives(hub, api, repo, tmp_path):
 
 
 def test_lost_saves_count_when_errors_are_to_be_raised(hub, api, repo, tmp_path, mocker):
-    mocker.patch("hub_callbacks.sync.freeze", side_effect=OSError(28, "No space left on device"))
+    mocker.patch("hub_callbacks.staging.freeze", side_effect=OSError(28, "No space left on device"))
     with pytest.raises(PushNotSent, match="could not be kept"):
         run(tmp_path / repo, keywords={"on_error": "raise"})
 

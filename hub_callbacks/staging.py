@@ -1,0 +1,63 @@
+"""Freezes what a plan names into the folder of a push that is being made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .manifest import CARD_FACTS, LOCAL_CARD, PushPart
+from .plan import Plan
+from .snapshot import Frozen, freeze
+
+
+def stage(
+    plan: Plan,
+    staged: Path,
+    *,
+    card: Mapping[str, Any] | None = None,
+    readme: Path | None = None,
+    replacements: Mapping[str, bytes] | None = None,
+) -> tuple[PushPart, ...]:
+    """Puts the files of a plan, and what its card is made from, into `staged`; a file of several parts once.
+
+    Args:
+        staged: The folder of the push.
+        card: The facts that the model card is made from.
+        readme: A README.md with a person's text.
+        replacements: File name → content that is pushed in its place.
+
+    Returns:
+        The plan's parts with their files frozen.
+
+    Raises:
+        OSError: when a file is gone or the disk cannot take it.
+    """
+    frozen: dict[Path, Frozen] = {}
+    parts = []
+    for part in plan.parts:
+        files = {}
+        for file in part.files:
+            source = part.source / file
+            if source not in frozen:
+                stored = f"files/{len(frozen):04d}{source.suffix[:16]}"  # a name may be as long as names can be
+                content = (replacements or {}).get(source.name)
+                if content is None:
+                    frozen[source] = freeze(source, staged, stored, part.copied)
+                else:
+                    frozen[source] = _write(content, staged, stored)
+            files[part.path_in_repo(file)] = frozen[source]
+        parts.append(PushPart(part.slot, files, part.prefix, part.whole_folder, part.meeting))
+    if plan.card:
+        (staged / CARD_FACTS).write_text(json.dumps(card or {}), encoding="utf-8")
+        if readme is not None and readme.is_file():
+            (staged / LOCAL_CARD).write_bytes(readme.read_bytes())
+    return tuple(parts)
+
+
+def _write(content: bytes, staged: Path, stored: str) -> Frozen:
+    target = staged / stored
+    target.parent.mkdir(exist_ok=True)
+    target.write_bytes(content)
+    return Frozen(stored, len(content))
