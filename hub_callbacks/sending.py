@@ -12,7 +12,7 @@ from . import checkpoint_manifest, meeting
 from .card_push import card_files, remember
 from .checkpoint_manifest import FileFacts, manifest_below
 from .foreign_run import foreign_run, run_of
-from .manifest import Push, PushPart
+from .manifest import Push
 from .outbox import Outbox
 from .plan import MODEL, checkpoint_step, stale_shards
 from .redaction import secret_in
@@ -81,25 +81,23 @@ def send(push: Push, repository: Repository, outbox: Outbox, agenda: meeting.Age
     sent.slots = push.slots
     if push.node is not None:
         _send_to_meeting(push, repository, remote, sent)
-        return sent
-    arrived = _look_for_others(push, repository, agenda)
+    else:
+        _send_to_target(push, repository, outbox, agenda, remote, sent)
+    return sent
 
-    additions: dict[str, Path] = {}
-    deletions: list[str] = []
-    there: dict[str, list[str]] = {}
-    for part in push.parts:
-        additions |= _files_to_send(part, push.folder, repository.token, sent.notes)
-        if part.whole_folder:
-            there[part.slot] = repository.files_below(remote, part.prefix)
-        elif part.slot == MODEL:
-            deletions += stale_shards(part.files, remote.root)
-    deletions += _retired(push, repository, remote, sent.notes)
+
+def _send_to_target(
+    push: Push, repository: Repository, outbox: Outbox, agenda: meeting.Agenda, remote: Remote, sent: Sent
+) -> None:
+    """One commit of all that a push holds, and of what other nodes have sent for it."""
+    arrived = _look_for_others(push, repository, agenda)
+    additions = _files_to_send(push, repository.token, sent.notes)
+    obsolete = _obsolete(push, repository, remote, sent.notes)
     with ThreadPoolExecutor(1, "hub_callbacks-card") as aside:  # a card takes as long as some megabytes do
         cards = aside.submit(_cards, push, repository, outbox, remote, [], sent.notes)
         uploaded = agenda.kept(push, remote, additions) or repository.upload(remote, additions)
+    _check_intact(push)
     facts = facts_of(uploaded)
-    if not is_intact(push):
-        raise ChangedWhileSent("a file of the push was rewritten while it was read; nothing was committed")
     if push.meeting is not None:
         if arrived is None:
             agenda.keep(push, remote, uploaded)
@@ -107,17 +105,25 @@ def send(push: Push, repository: Repository, outbox: Outbox, agenda: meeting.Age
         copies, copied = meeting.take_over(push, arrived, repository)
         uploaded, facts = [*uploaded, *copies], facts | copied
     manifests = _manifests(push, facts)
-    for part in push.parts:
-        if part.whole_folder:
-            written = part.files.keys() | facts.keys() | manifests.keys()
-            deletions += [path for path in there[part.slot] if path not in written]
+    written = {path for part in push.parts for path in part.files} | facts.keys() | manifests.keys()
+    deletions = [path for path in obsolete if path not in written]
     sent.size = sum(file.size for file in facts.values())
     sent.commit = _commit(push, repository, outbox, remote, uploaded, manifests, cards.result(), deletions, sent)
     for tag in push.tags:
         repository.set_tag(remote, tag, sent.commit.oid)
     if push.retention and push.retention.squash and manifests:
         _squash(push, repository, remote, sent.notes)
-    return sent
+
+
+def _obsolete(push: Push, repository: Repository, remote: Remote, notes: list[str]) -> list[str]:
+    """What is there and goes with this commit, where it is not written anew."""
+    paths = _retired(push, repository, remote, notes)
+    for part in push.parts:
+        if part.whole_folder:
+            paths += repository.files_below(remote, part.prefix)
+        elif part.slot == MODEL:
+            paths += stale_shards(part.files, remote.root)
+    return paths
 
 
 def _retired(push: Push, repository: Repository, remote: Remote, notes: list[str]) -> list[str]:
@@ -193,12 +199,9 @@ def _send_to_meeting(push: Push, repository: Repository, remote: Remote, sent: S
     if meeting.arrived_at(remote, repository).next > push.step:
         sent.passed_over = True
         return
-    (part,) = push.parts
-    additions = _files_to_send(part, push.folder, repository.token, sent.notes)
-    uploaded = repository.upload(remote, additions)
+    uploaded = repository.upload(remote, _files_to_send(push, repository.token, sent.notes))
+    _check_intact(push)
     facts = facts_of(uploaded)
-    if not is_intact(push):
-        raise ChangedWhileSent("a file of the push was rewritten while it was read; nothing was committed")
     sent.size = sum(file.size for file in facts.values())
     sent.commit = repository.add(remote, uploaded, meeting.list_of(push, facts), push.message)
 
@@ -247,6 +250,11 @@ def is_intact(push: Push) -> bool:
     return all(frozen.is_intact(push.folder) for frozen in push.frozen())
 
 
+def _check_intact(push: Push) -> None:
+    if not is_intact(push):
+        raise ChangedWhileSent("a file of the push was rewritten while it was read; nothing was committed")
+
+
 def _without_changed_parts(push: Push, notes: list[str]) -> Push:
     """Leaves parts out whose files were rewritten after they were snapshotted: they belong to a newer save."""
     changed = frozenset(
@@ -262,12 +270,13 @@ def _without_changed_parts(push: Push, notes: list[str]) -> Push:
     return push.without(changed)
 
 
-def _files_to_send(part: PushPart, folder: Path, token: str | None, notes: list[str]) -> dict[str, Path]:
+def _files_to_send(push: Push, token: str | None, notes: list[str]) -> dict[str, Path]:
+    """Path in the repository → file, without those that hold a secret."""
     files: dict[str, Path] = {}
-    for path, frozen in part.files.items():
-        secret = secret_in(path, folder / frozen.stored, [token] if token else [])
+    for path, frozen in ((path, frozen) for part in push.parts for path, frozen in part.files.items()):
+        secret = secret_in(path, push.folder / frozen.stored, [token] if token else [])
         if secret is None:
-            files[path] = folder / frozen.stored
+            files[path] = push.folder / frozen.stored
         else:
             notes.append(f"{path} was left out: it holds {secret}, or is one")
     return files
