@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import re
-
 from . import checkpoint_manifest, ledger
 from .manifest import Push
 from .outbox import Outbox
-from .plan import LAST_CHECKPOINT, checkpoint_step
+from .plan import LAST_CHECKPOINT, checkpoint_step, is_training_state, is_weights
 from .repository import EntryNotFoundError, Remote, Repository
 
 UNKNOWN = "unknown"
 """A model that says nothing about the run it comes from."""
-
-_WEIGHTS = re.compile(r".*\.(safetensors|bin|pt|msgpack|h5|gguf)(\.index\.json)?")
 
 
 def foreign_run(push: Push, repository: Repository, outbox: Outbox) -> str | None:
@@ -36,7 +32,8 @@ def foreign_run(push: Push, repository: Repository, outbox: Outbox) -> str | Non
     if newest is not None:
         run = run_of(f"checkpoint-{newest}", remote, repository) or UNKNOWN
         return run if run != push.run else None
-    return UNKNOWN if any(map(_WEIGHTS.fullmatch, remote.root)) else None
+    has_model = any(is_weights(file) and not is_training_state(file) for file in remote.root)
+    return UNKNOWN if has_model else None
 
 
 def run_of(folder: str, remote: Remote, repository: Repository) -> str | None:

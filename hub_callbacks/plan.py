@@ -45,7 +45,9 @@ _TRAINING_STATE = re.compile(
 )
 
 
-_WEIGHTS = re.compile(r"(?!training_args\.bin).+\.(safetensors|bin|pt|pth|ckpt|distcp|msgpack|h5)(\.index\.json)?")
+_WEIGHTS = re.compile(
+    r"(?!training_args\.bin).+\.(safetensors|bin|pt|pth|ckpt|distcp|msgpack|h5|gguf)(\.index\.json)?"
+)
 
 
 @dataclass(frozen=True)
