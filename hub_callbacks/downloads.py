@@ -133,10 +133,16 @@ class Downloads:
         if LAST_CHECKPOINT in names:
             yield from self.older(info.sha)
 
-    def older(self, commit: str) -> Iterator[HubCheckpoint]:
-        """What `last-checkpoint` was before a commit, newest first; looks back `HISTORY` commits."""
+    def older(self, commit: str, step: int | None = None) -> Iterator[HubCheckpoint]:
+        """What `last-checkpoint` was before a commit, newest first; looks back `HISTORY` commits.
+
+        Args:
+            step: One that is looked for: commits whose title names it come first, however far back.
+        """
         seen: set[int] = set()
-        for known in self._api.list_repo_commits(self.repo_id, revision=commit, token=self._token)[:HISTORY]:
+        history = self._api.list_repo_commits(self.repo_id, revision=commit, token=self._token)
+        titled = [known for known in history if step is not None and known.title.endswith(f"step {step}")]
+        for known in titled + history[:HISTORY]:
             try:
                 found = self._last_checkpoint(known.commit_id)
             except Damaged:

@@ -76,7 +76,7 @@ class Push:
         keep: Whether a newer push may not take over parts of it (`hub_always_push`).
         urgent: Whether it goes ahead of the others.
         origin: What the training process knows of the checkpoints in it.
-        retention: Which older checkpoints go when this one comes; `None` keeps all.
+        retention: Which older checkpoints go when this one comes.
         asks_whose: Whether the pusher is to say if another run's model is there.
         node: The node whose files these are, where they go to a meeting.
         removes_branch: Whether the branch that it goes to is removed.
@@ -97,7 +97,7 @@ class Push:
     keep: bool = False
     urgent: bool = False
     origin: Origin = field(default_factory=Origin)
-    retention: Retention | None = None
+    retention: Retention = field(default_factory=Retention)
     asks_whose: bool = False
     node: int | None = None
     removes_branch: bool = False
@@ -164,7 +164,7 @@ def load(folder: Path) -> Push:
             folder=folder,
             target=Target(**values.pop("target")),
             origin=Origin(**values.pop("origin", {})),
-            retention=Retention(**retention) if (retention := values.pop("retention", None)) else None,
+            retention=Retention(**(values.pop("retention", None) or {})),
             parts=parts,
             tags=tuple(values.pop("tags", ())),
             **values,

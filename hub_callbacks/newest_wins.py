@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from .manifest import Push
+from .plan import LAST_CHECKPOINT
 
 REPOSITORY = ""
 """Stands for the slot of a push without any: it only makes sure of the repository."""
@@ -33,19 +34,23 @@ def taken_over(
         held: Numbers of pushes that are half done.
 
     Returns:
-        Number of a push → slot → number of the newest push that has taken it over. Pushes with `keep`, and those
-        that are held, give way only to what is on the Hub.
+        Number of a push → slot → number of the newest push that has taken it over. Pushes with `keep`, those
+        that are held, and the best checkpoint give way only to what is on the Hub: the newest checkpoint refers
+        to the best one, and whoever continues from it finds that in the history.
     """
     newest = dict(done)
+    best: dict[str, int | None] = {}
     over: dict[str, dict[str, str]] = {}
     for push in reversed(pending):
-        by = done if push.keep or push.id in held else newest
         place = push.target.place
-        over[push.id] = {
-            slot: by[place, slot]
-            for slot in slots_of(push)
-            if (place, slot) in by and int(by[place, slot]) > int(push.id)
-        }
+        over[push.id] = {}
+        for slot in slots_of(push):
+            is_best = slot == LAST_CHECKPOINT and push.step == best.get(place)
+            by = (done if push.keep or push.id in held or is_best else newest).get((place, slot))
+            if by is not None and int(by) > int(push.id):
+                over[push.id][slot] = by
+        if LAST_CHECKPOINT in push.slots:
+            best.setdefault(place, push.retention.best)
         if push.id not in refused:
             for slot in slots_of(push):
                 newest[place, slot] = max(newest.get((place, slot), push.id), push.id, key=int)

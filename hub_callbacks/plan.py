@@ -100,7 +100,7 @@ class Plan:
         parts: What is pushed; the card is rendered by the pusher and is no part here.
         card: Whether the model card goes along.
         urgent: Whether it goes ahead of what is queued: the machine may be gone soon.
-        best: Step of the best checkpoint so far; retention never deletes it.
+        best: Step of the best checkpoint so far; it is neither taken over nor deleted.
         node: The node whose files these are, where they go to a meeting.
         removes_branch: Whether the branch that it goes to is removed, once nothing waits for what is on it.
     """

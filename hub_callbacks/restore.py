@@ -255,7 +255,7 @@ class Search:
     def _fetch_best(self, step: int, choice: HubCheckpoint) -> bool:
         assert self.downloads is not None
         numbered = HubCheckpoint(step, choice.repo_id, f"checkpoint-{step}", choice.commit)
-        for candidate in itertools.chain([numbered], self.downloads.older(choice.commit)):
+        for candidate in itertools.chain([numbered], self.downloads.older(choice.commit, step)):
             if candidate.step == step:
                 try:
                     self._place(self._download(candidate), step)

@@ -13,7 +13,7 @@ class Retention:
         keep_last: Number of newest checkpoints that stay; `None` keeps the newest alone, if `keep_every` is set,
             else all.
         keep_every: Those whose step is a multiple of it stay, too.
-        best: Step of the best checkpoint so far, which always stays.
+        best: Step of the best checkpoint so far, which always stays, and which no newer push takes over.
         squash: Whether the history of the branch is dropped afterwards, so that their storage is freed.
     """
 

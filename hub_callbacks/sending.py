@@ -111,7 +111,7 @@ def _send_to_target(
     sent.commit = _commit(push, repository, outbox, remote, uploaded, manifests, cards.result(), deletions, sent)
     for tag in push.tags:
         repository.set_tag(remote, tag, sent.commit.oid)
-    if push.retention and push.retention.squash and manifests:
+    if push.retention.squash and manifests:
         _squash(push, repository, remote, sent.notes)
 
 
@@ -129,7 +129,7 @@ def _obsolete(push: Push, repository: Repository, remote: Remote, notes: list[st
 def _retired(push: Push, repository: Repository, remote: Remote, notes: list[str]) -> list[str]:
     """Checkpoint folders of the same run that make room for the one in a push."""
     is_numbered = f"checkpoint-{push.step}" in {part.prefix for part in push.parts}
-    if push.retention is None or not is_numbered:
+    if not is_numbered:
         return []
     there = [step for name in remote.folders if (step := checkpoint_step(name)) is not None]
     going = []

@@ -153,14 +153,12 @@ class Settings:
         """Git tags on the commit of the save of a step."""
         return () if self.hub_tag is None else (self.hub_tag.replace("{step}", str(step)),)
 
-    def retention(self, best: int | None) -> Retention | None:
+    def retention(self, best: int | None) -> Retention:
         """What becomes of older checkpoints on the Hub.
 
         Args:
             best: Step of the best checkpoint so far.
         """
-        if self.hub_keep_last is None and self.hub_keep_every is None and not self.hub_squash:
-            return None
         return Retention(self.hub_keep_last, self.hub_keep_every, best, self.hub_squash)
 
     @property

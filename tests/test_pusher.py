@@ -24,6 +24,7 @@ from hub_callbacks.outbox import Outbox
 from hub_callbacks.plan import CARD, LAST_CHECKPOINT, MODEL, OUTPUTS
 from hub_callbacks.pusher import Pusher
 from hub_callbacks.repository import Repository
+from hub_callbacks.retention import Retention
 from hub_callbacks.signals import Orders, Signals
 from outboxes import put
 from savers import digests, wait_until
@@ -79,6 +80,19 @@ def test_pushes_that_are_kept_give_way_only_to_what_is_there(tmp_path):
     assert taken_over([first, second], {}) == {first.id: {}, second.id: {}}
     done = {(first.target.place, MODEL): second.id}
     assert taken_over([first], done) == {first.id: {MODEL: second.id}}
+
+
+def test_the_best_checkpoint_is_taken_over_by_a_better_one_only(tmp_path):
+    slots = {MODEL, LAST_CHECKPOINT}
+
+    def over(*bests: int) -> list[set[str]]:
+        outbox = Outbox(tmp_path / "-".join(map(str, bests)))
+        saves = ((slots, {"step": n + 1, "retention": Retention(best=best)}) for n, best in enumerate(bests))
+        return [set(slots) for slots in taken_over(queue(outbox, *saves), {}).values()][::-1]
+
+    assert over(1, 1, 1) == [{MODEL}, slots, set()]
+    assert over(1, 2, 2) == [slots, {MODEL}, set()]
+    assert over(1, 1, 3) == [slots, slots, set()]
 
 
 def test_what_is_there_already_is_never_overwritten_by_what_came_before(tmp_path):

@@ -20,7 +20,7 @@ from hub_callbacks.localhub import Answer, Fault
 from hub_callbacks.outbox import Outbox
 from hub_callbacks.settings import OUTBOX_NAME
 from models import arguments
-from runs import commit_titled, digests, train
+from runs import commit_titled, digests, titles, train
 
 
 @pytest.fixture
@@ -176,32 +176,54 @@ def test_an_earlier_commit_can_be_asked_for(hub, api, repo, output_dir):
     assert latest_checkpoint(arguments(output_dir), hub_revision=commit) == str(output_dir / "checkpoint-4")
 
 
-@pytest.mark.parametrize("strategy", ["all_checkpoints", "checkpoint"])
-def test_the_best_checkpoint_comes_too_and_its_path_is_that_of_this_machine(
-    hub, api, repo, output_dir, tmp_path, strategy
-):
+def train_best_at_first(output_dir, repo, **changes):
+    """The checkpoints of steps 2, 4 and 6, the first of which is the best."""
     _, _, witness = train(
         output_dir.parent,
         repo,
-        hub_strategy=strategy,
-        hub_always_push=True,
         eval_strategy="steps",
         eval_steps=2,
         metric_for_best_model="accuracy",
         trainer_options={"compute_metrics": lambda prediction: {"accuracy": 0.5}},  # the first stays the best
         load_best_model_at_end=True,
         max_steps=6,
+        **changes,
     )
     recorded = json.loads((output_dir / "checkpoint-6" / TRAINER_STATE).read_text())["best_model_checkpoint"]
-    best = Path(recorded).name
-    assert best != "checkpoint-6"
-    shutil.rmtree(output_dir)
-    elsewhere = tmp_path / "elsewhere"
+    assert Path(recorded).name == "checkpoint-2"
+    shutil.move(output_dir, output_dir.with_name("gone"))
+    return witness
+
+
+def assert_the_best_comes_too(repo, elsewhere, witness):
     found = latest_checkpoint(arguments(elsewhere), hub_model_id=repo)
     assert found == str(elsewhere / "checkpoint-6")
     state = json.loads((elsewhere / "checkpoint-6" / TRAINER_STATE).read_text())
-    assert state["best_model_checkpoint"] == str(elsewhere / best)
-    assert digests(elsewhere / best) == witness.checkpoints[int(best.rpartition("-")[2])]
+    assert state["best_model_checkpoint"] == str(elsewhere / "checkpoint-2")
+    assert digests(elsewhere / "checkpoint-2") == witness.checkpoints[2]
+
+
+@pytest.mark.parametrize("strategy", ["all_checkpoints", "checkpoint"])
+def test_the_best_checkpoint_comes_too_and_its_path_is_that_of_this_machine(
+    hub, api, repo, output_dir, tmp_path, strategy
+):
+    witness = train_best_at_first(output_dir, repo, hub_strategy=strategy, hub_always_push=True)
+    assert_the_best_comes_too(repo, tmp_path / "elsewhere", witness)
+
+
+def test_the_best_checkpoint_is_found_however_far_back(hub, api, repo, output_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr("hub_callbacks.downloads.HISTORY", 1)
+    witness = train_best_at_first(output_dir, repo, hub_strategy="checkpoint", hub_always_push=True)
+    assert_the_best_comes_too(repo, tmp_path / "elsewhere", witness)
+
+
+def test_no_newer_push_takes_the_best_checkpoint_over(hub, api, repo, output_dir, tmp_path):
+    with hub.inject(Fault("*", Answer(503))):
+        witness = train_best_at_first(output_dir, repo, hub_strategy="checkpoint", callback={"finish_timeout": 0})
+    assert CliRunner().invoke(app, ["sync", str(output_dir.with_name("gone"))]).exit_code == 0
+    steps = [title for title in titles(api, repo) if title.startswith("Training in progress")]
+    assert steps == ["Training in progress, step 2", "Training in progress, step 6"]
+    assert_the_best_comes_too(repo, tmp_path / "elsewhere", witness)
 
 
 def test_a_download_that_broke_off_is_said_and_gone_on_with(hub, repo, output_dir, monkeypatch):
