@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -339,23 +339,35 @@ class Repository:
             What `commit` needs of them; it takes the same ones again when it has failed.
         """
         operations = [CommitOperationAdd(path, file) for path, file in files.items()]
-        self._api.preupload_lfs_files(
-            remote.repo_id, operations, revision=remote.revision, token=self.token
-        )  # and lets go of the content of those that it uploads
+        self._upload(remote, operations)  # and lets go of the content of those that it uploads
         for operation in operations:
             if isinstance(operation.path_or_fileobj, str | Path):
                 operation.path_or_fileobj = Path(operation.path_or_fileobj).read_bytes()
         return list(operations)
+
+    def _upload(self, remote: Remote, operations: Sequence[object]) -> None:
+        """Sends what is new and large among the additions.
+
+        Asked by itself, the client leaves out, without a word, what a `.gitignore` names.
+        """
+        self._api.preupload_lfs_files(
+            remote.repo_id,
+            [operation for operation in operations if isinstance(operation, CommitOperationAdd)],
+            revision=remote.revision,
+            token=self.token,
+            gitignore_content="# nothing\n",
+        )
 
     def add(self, remote: Remote, uploaded: Uploaded, texts: Mapping[str, bytes], message: str) -> CommitInfo:
         """Makes one commit of new files, whatever others have put on the branch since `remote` was read.
 
         Only for paths that nobody else writes to: there a late answer to a request does no harm.
         """
-        additions = [CommitOperationAdd(path, content) for path, content in texts.items()]
+        operations = [*uploaded, *(CommitOperationAdd(path, content) for path, content in texts.items())]
+        self._upload(remote, operations)
         return self._api.create_commit(
             remote.repo_id,
-            [*uploaded, *additions],
+            operations,
             commit_message=message,
             revision=remote.revision,
             token=self.token,
@@ -384,6 +396,7 @@ class Repository:
             operation for operation in uploaded if operation.path_in_repo not in texts
         ]
         operations += [CommitOperationAdd(path, content) for path, content in texts.items()]
+        self._upload(remote, operations)
         operations += [CommitOperationDelete(path, is_folder=path.endswith("/")) for path in deletions]
         return self._api.create_commit(
             remote.repo_id,

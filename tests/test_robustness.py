@@ -55,6 +55,18 @@ def test_a_very_long_file_name_arrives(hub, api, repo, tmp_path):
     assert name in on_hub(tmp_path, repo)
 
 
+@pytest.mark.parametrize("is_saved", [False, True], ids=["on_the_hub", "in_the_checkpoint"])
+def test_a_gitignore_keeps_nothing_back(hub, api, repo, tmp_path, is_saved):
+    if not is_saved:
+        api.create_repo(f"local/{repo}")
+        api.upload_file(path_or_fileobj=b"checkpoint-*/\n*.md\n*.safetensors\n", path_in_repo=".gitignore", repo_id=f"local/{repo}")
+    at_save = AtSave(lambda checkpoint: is_saved and (checkpoint / ".gitignore").write_text("*\n"))
+    run(tmp_path / repo, at_save, keywords={"hub_strategy": "all_checkpoints"}, max_steps=4, save_steps=2)
+    there = set(api.list_repo_files(f"local/{repo}"))
+    assert {"README.md", "model.safetensors", "checkpoint-2/hub_checkpoint.json"} <= there
+    assert digests(tmp_path / repo / "checkpoint-4", "checkpoint-4/").keys() <= there
+
+
 def test_lost_saves_count_when_errors_are_to_be_raised(hub, api, repo, tmp_path, mocker):
     mocker.patch("hub_callbacks.staging.freeze", side_effect=OSError(28, "No space left on device"))
     with pytest.raises(PushNotSent, match="could not be kept"):
