@@ -6,6 +6,8 @@ repository, the card, the folder `last-checkpoint/`, one folder `checkpoint-N/`,
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
 import re
 from collections.abc import Callable, Collection, Iterable
@@ -14,6 +16,9 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from . import checkpoint_manifest
+from .settings import OUTBOX_NAME
+
+logger = logging.getLogger(__name__)
 
 MODEL = "model"
 CARD = "card"
@@ -132,20 +137,40 @@ def is_training_state(file: str) -> bool:
 
 
 def list_files(folder: Path, leave_out: Callable[[str], bool] = lambda name: False) -> tuple[str, ...]:
-    """Relative paths, with `/`, of all files below a folder, sorted; hidden folders are left out.
+    """Relative paths, with `/`, of all files below a folder, sorted.
+
+    Hidden folders, links to folders and outboxes are left out, and names that are not UTF-8: Git knows no others.
 
     Args:
         leave_out: Which names in `folder` itself are not looked at.
     """
     found = []
-    for here, folders, files in os.walk(folder, followlinks=True):
+    for here, folders, files in os.walk(folder):
         at_top = Path(here) == folder
-        folders[:] = [name for name in folders if not (name.startswith(".") or (at_top and leave_out(name)))]
+        folders[:] = [
+            name
+            for name in folders
+            if not (name.startswith(".") or name == OUTBOX_NAME or (at_top and leave_out(name)))
+        ]
         for name in files:
             path = Path(here, name)
             if path.is_file() and not (at_top and leave_out(name)):
                 found.append(path.relative_to(folder).as_posix())
-    return tuple(sorted(found))
+    return tuple(sorted(file for file in found if _is_utf8(file)))
+
+
+def _is_utf8(file: str) -> bool:
+    try:
+        file.encode()
+    except UnicodeEncodeError:
+        _say_once("%a is left out of what is pushed: its name is not UTF-8.", file)
+        return False
+    return True
+
+
+@functools.cache
+def _say_once(message: str, file: str) -> None:
+    logger.warning(message, file)
 
 
 def stays_here(name: str) -> bool:

@@ -41,11 +41,37 @@ def run(output_dir, *callbacks, keywords=None, **changes):
     return trainer, callback
 
 
-def test_a_name_that_no_one_can_write_down_does_not_end_the_training(hub, api, repo, tmp_path):
+def test_a_name_that_no_one_can_write_down_is_left_out_and_named(hub, api, repo, tmp_path, caplog):
     act = AtSave(lambda folder: open(os.fsencode(folder) + b"/\xff.txt", "w").close())
-    _, callback = run(tmp_path / repo, act, hub_strategy="every_save")
+    _, callback = run(tmp_path / repo, act, keywords={"on_error": "raise"}, hub_strategy="every_save")
     callback.close()
-    assert callback.summary().lost + callback.summary().commits > 0
+    assert "model.safetensors" in on_hub(tmp_path, repo)
+    assert "left out" in caplog.text and "udcff.txt" in caplog.text
+
+
+def test_links_to_folders_are_not_followed(hub, api, repo, tmp_path):
+    elsewhere = tmp_path / "data"
+    elsewhere.mkdir()
+    (elsewhere / "all.txt").write_text("all of it")
+
+    def link(folder):
+        for name, to in (("loop", "."), ("again", "."), ("data", elsewhere)):
+            (folder / name).symlink_to(to)
+        (folder / "file.txt").symlink_to(elsewhere / "all.txt")
+
+    run(tmp_path / repo, AtSave(link), keywords={"hub_strategy": "all_checkpoints"}, max_steps=2, save_steps=2)
+    names = {Path(path).name for path in on_hub(tmp_path, repo)}
+    assert "file.txt" in names and "all.txt" not in names
+    assert not any("loop" in path or "again" in path for path in on_hub(tmp_path, repo))
+
+
+def test_the_outbox_of_a_run_below_stays_here(hub, api, repo, tmp_path):
+    trainer, _ = run(tmp_path / repo, max_steps=2, save_steps=2)
+    run(tmp_path / repo / "second", keywords={"hub_model_id": f"{repo}-second"}, max_steps=2, save_steps=2)
+    trainer.push_to_hub()
+    there = on_hub(tmp_path, repo)
+    assert "second/checkpoint-2/model.safetensors" in there
+    assert not [path for path in there if "_hub_sync" in path]
 
 
 def test_a_very_long_file_name_arrives(hub, api, repo, tmp_path):
@@ -59,7 +85,8 @@ def test_a_very_long_file_name_arrives(hub, api, repo, tmp_path):
 def test_a_gitignore_keeps_nothing_back(hub, api, repo, tmp_path, is_saved):
     if not is_saved:
         api.create_repo(f"local/{repo}")
-        api.upload_file(path_or_fileobj=b"checkpoint-*/\n*.md\n*.safetensors\n", path_in_repo=".gitignore", repo_id=f"local/{repo}")
+        rules = b"checkpoint-*/\n*.md\n*.safetensors\n"
+        api.upload_file(path_or_fileobj=rules, path_in_repo=".gitignore", repo_id=f"local/{repo}")
     at_save = AtSave(lambda checkpoint: is_saved and (checkpoint / ".gitignore").write_text("*\n"))
     run(tmp_path / repo, at_save, keywords={"hub_strategy": "all_checkpoints"}, max_steps=4, save_steps=2)
     there = set(api.list_repo_files(f"local/{repo}"))
