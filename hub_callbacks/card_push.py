@@ -10,6 +10,7 @@ from typing import Any
 from .card import CardOptions, combine_edits, drop_refused_keys, merge_card, render_card
 from .manifest import CARD_FACTS, LOCAL_CARD, Push
 from .outbox import Outbox
+from .redaction import secret_within
 from .repository import Remote, Repository
 
 logger = logging.getLogger(__name__)
@@ -39,8 +40,15 @@ def card_files(
         )
         notes += card.problems
         last_pushed = _read(outbox.card_memory(push.target))
-        written = combine_edits(_read(push.folder / LOCAL_CARD), on_hub, last_pushed)
-        text = merge_card(card.text, written)
+        tokens = [repository.token] if repository.token else []
+        local = _read(push.folder / LOCAL_CARD)
+        if local is not None and (secret := secret_within(local.encode(), tokens)):
+            notes.append(f"the text of {README} here was left out of the card: it holds {secret}")
+            local = None
+        text = merge_card(card.text, combine_edits(local, on_hub, last_pushed))
+        if (secret := secret_within(card.text.encode(), tokens)) is not None:
+            notes.append(f"the model card was left out: what it is made from holds {secret}")
+            return {}
         if refused:
             text, dropped = drop_refused_keys(text, refused)
             notes.append(f"the Hub refused metadata of the card, which was left out: {', '.join(dropped)}")

@@ -48,7 +48,15 @@ def secret_in(path: str, file: Path, tokens: Iterable[str] = ()) -> str | None:
         return "a file that is for secrets by its name"
     if file.stat().st_size > SCAN_BELOW:
         return None
-    content = file.read_bytes()
+    return secret_within(file.read_bytes(), tokens)
+
+
+def secret_within(content: bytes, tokens: Iterable[str] = ()) -> str | None:
+    """What kind of secret `content` holds, if any.
+
+    Args:
+        tokens: Tokens in use, looked for to the letter.
+    """
     if any(token.encode() in content for token in tokens if len(token) > 7):
         return "the token in use"
     return next((kind for kind, pattern in _PATTERNS.items() if pattern.search(content)), None)

@@ -16,6 +16,7 @@ from hub_callbacks.plan import plan_save
 from hub_callbacks.redaction import SCAN_BELOW, has_token, hide, secret_in, training_args_without_tokens
 from hub_callbacks.signals import Orders
 from models import arguments
+from runs import train
 from savers import CARD, Run
 
 HF = "hf_" + "aB3" * 12
@@ -131,6 +132,23 @@ def test_no_token_is_anywhere_after_pushes_that_work_and_fail(hub, api, repo, tm
         assert token not in there.read_bytes()
     named = " ".join(summary.notes)
     assert all(name in named for name in ("run.log", ".env", "deploy.pem")), "what was left out is named"
+
+
+@pytest.mark.parametrize("secret", [HF, None], ids=["well_known", "in_use"])
+def test_a_readme_with_a_secret_stays_here_and_the_card_arrives(hub, api, repo, tmp_path, secret):
+    (tmp_path / repo).mkdir()
+    (tmp_path / repo / "README.md").write_text(f"My words, and {secret or hub.token}.")
+    _, callback, _ = train(tmp_path, repo)
+    card = Path(api.hf_hub_download(f"local/{repo}", "README.md", cache_dir=tmp_path / "cache")).read_text()
+    assert "Training results" in card and "My words" not in card
+    assert "README.md" in "".join(callback.summary().notes)
+
+
+def test_a_card_that_is_made_from_a_secret_stays_here(hub, api, repo, tmp_path):
+    (tmp_path / "template.md").write_text(f"# Mine, with {HF}")
+    train(tmp_path, repo, callback={"card_template": tmp_path / "template.md"})
+    assert not api.file_exists(f"local/{repo}", "README.md")
+    assert api.file_exists(f"local/{repo}", "model.safetensors")
 
 
 def test_the_token_does_not_stand_in_the_arguments_of_the_pusher(hub, api, repo, tmp_path):
