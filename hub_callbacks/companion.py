@@ -172,7 +172,7 @@ class Companion:
                     self._on_news()
         status = process.wait()
         self.sent = 0
-        if status != STALLED:
+        if status not in (0, STALLED):  # it leaves by itself an outbox that was deleted
             self._deaths.append(time.monotonic())
         if self._stopping or process is not self._process:
             pass

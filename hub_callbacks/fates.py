@@ -92,13 +92,23 @@ class Fates:
             with contextlib.suppress(InvalidStateError):
                 self._futures[push_id].set_exception(PushNotSent(why))
 
-    def outlook(self, patience: float, is_pushing: bool, is_given_up: bool) -> bool | None:
+    @property
+    def running(self) -> list[str]:
+        """The pushes that are under way, as far as the ledger says."""
+        return [push_id for push_id, entry in self._entries.items() if entry.state == ledger.RUNNING]
+
+    @property
+    def unsent(self) -> list[str]:
+        """The pushes that are not on the Hub."""
+        return list(self._unsent())
+
+    def outlook(self, patience: float, is_sending: bool, is_given_up: bool) -> bool | None:
         """Whether all is on the Hub; `False` when waiting longer is no use, `None` when it is.
 
         Args:
             patience: Seconds without progress that are waited for.
-            is_pushing: Whether a pusher is there.
-            is_given_up: Whether none will come.
+            is_sending: Whether a pusher is at one of those that are under way.
+            is_given_up: Whether no pusher will come.
         """
         waiting = [self.of(push_id) for push_id in self.open]
         if not waiting:
@@ -107,7 +117,7 @@ class Fates:
         if is_given_up or (is_refused and time.monotonic() - self._last_news > SETTLE):
             return False
         # An upload that is under way is progress; what ends one that hangs are the pusher's own limits.
-        if is_pushing and any(entry.state == ledger.RUNNING for entry in self._entries.values()):
+        if is_sending:
             return None
         return False if time.monotonic() - self.last_progress > patience else None
 

@@ -159,6 +159,10 @@ class Outbox:
             pushes.append(self._read[name])
         return pushes
 
+    def holds(self, push_id: str) -> bool:
+        """Whether a push is in the queue."""
+        return (self.pushes / push_id / MANIFEST).is_file()
+
     def remove(self, push_id: str) -> None:
         """Takes a push out of the queue; its files are gone with it."""
         self._read.pop(push_id, None)

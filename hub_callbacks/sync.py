@@ -362,7 +362,7 @@ class HubSync(LoopVerbs):
                 self.read_news()
                 bar.update(total - len(self._fates.open) - bar.n)
                 bar.set_postfix_str(self._bytes())
-                arrived = self._fates.outlook(patience, self._is_pushing, self._companion.is_given_up)
+                arrived = self._fates.outlook(patience, self._is_sending, self._companion.is_given_up)
                 now = time.monotonic()
                 if arrived is not None or (timeout is not None and now - started > timeout):
                     return bool(arrived)
@@ -374,8 +374,11 @@ class HubSync(LoopVerbs):
                     self._fates.news.wait(0.2 if timeout is None else min(0.2, timeout))
 
     @property
-    def _is_pushing(self) -> bool:
-        return any(engine._companion.is_alive for engine in engines.of(self.outbox.root))
+    def _is_sending(self) -> bool:
+        """Whether a pusher is at a push; one whose folder somebody has deleted will not come to its end."""
+        return any(map(self.outbox.holds, self._fates.running)) and any(
+            engine._companion.is_alive for engine in engines.of(self.outbox.root)
+        )
 
     def _bytes(self) -> str:
         """What has been sent of what there is, for people."""
@@ -403,10 +406,16 @@ class HubSync(LoopVerbs):
         message = f"{what}: {summary.why}" if summary.why else what
         if summary.lost:
             message += f". {summary.lost} saves could not be kept for pushing, as said before"
-        if summary.waiting:
+        safe = sum(map(self.outbox.holds, self._fates.unsent))
+        if safe:
             message += (
-                f". {summary.waiting} pushes are safe in {self.outbox.root}; send them with: "
+                f". {safe} pushes are safe in {self.outbox.root}; send them with: "
                 f"hub-callbacks sync {self.settings.output_dir}"
+            )
+        if safe < summary.waiting:
+            message += (
+                f". {summary.waiting - safe} are not in {self.outbox.root} any more: they were deleted, or were "
+                "damaged and set aside. What they held is as the Trainer left it in its own folders"
             )
         self._fates.abandon(message)
         self._rest()

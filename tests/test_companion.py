@@ -161,6 +161,13 @@ def test_a_slow_upload_is_not_taken_for_a_dead_one(hub, api, repo, tmp_path, upl
         assert ledger.WAITING not in [entry.state for entry in run.sync.outbox.ledger.all_entries()]
 
 
+def test_an_outbox_may_be_deleted_again_and_again(run, api, repo):
+    for step in range(1, RESTARTS + 3):
+        assert run.save(step).result(60)
+        shutil.rmtree(run.sync.outbox.root)
+    assert run.sync._companion._deaths == []
+
+
 def test_an_outbox_that_was_deleted_and_made_anew_is_left_to_its_own_pusher(run, api, repo):
     run.save(1)
     assert run.sync.wait()

@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 from transformers import Trainer, TrainerCallback
 
-from hub_callbacks import HubSyncCallback, PushNotSent
+from hub_callbacks import HubSyncCallback, PushNotSent, ledger
 from hub_callbacks.cli import drain
+from hub_callbacks.localhub import Answer, Fault, Hang
 from hub_callbacks.outbox import Outbox
 from models import Sentences, arguments, classifier
 from runs import below, digests, on_hub, root_of, titles, train
+from savers import wait_until
 
 
 class AtSave(TrainerCallback):
@@ -274,3 +276,17 @@ def test_the_offline_switch_ends_the_wait_at_once_and_keeps_what_was_saved(hub, 
     monkeypatch.delenv("HF_HUB_OFFLINE")
     drain(Outbox(tmp_path / repo / "_hub_sync"), patience=30, quiet=True)
     assert titles(api, repo)[-1] == "End of training"
+
+
+def test_the_end_does_not_wait_for_pushes_whose_outbox_was_deleted(hub, api, repo, tmp_path, caplog):
+    outbox = Outbox(tmp_path / repo / "_hub_sync")
+
+    class Deletes(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 3:
+                wait_until(lambda: ledger.RUNNING in [entry.state for entry in outbox.ledger.latest().values()])
+                shutil.rmtree(outbox.root)
+
+    with hub.inject(Fault("preupload", Hang(seconds=1))), hub.inject(Fault("commit", Answer(503))):
+        run(tmp_path / repo, Deletes(), keywords={"finish_timeout": 1}, max_steps=4, save_steps=2)
+    assert "pushes are safe" in caplog.text and "1 are not in" in caplog.text
