@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .card import CardOptions, combine_edits, drop_refused_keys, merge_card, render_card
+from .durable import replace_file
 from .manifest import CARD_FACTS, LOCAL_CARD, Push
 from .outbox import Outbox
 from .redaction import secret_within
@@ -41,7 +42,7 @@ def card_files(
         notes += card.problems
         last_pushed = _read(outbox.card_memory(push.target))
         tokens = [repository.token] if repository.token else []
-        local = _read(push.folder / LOCAL_CARD)
+        local = facts.get(LOCAL_CARD)
         if local is not None and (secret := secret_within(local.encode(), tokens)):
             notes.append(f"the text of {README} here was left out of the card: it holds {secret}")
             local = None
@@ -62,7 +63,7 @@ def card_files(
 def remember(push: Push, outbox: Outbox, readme: bytes) -> None:
     """Keeps the text of a card that has arrived, to tell later what a person has changed."""
     outbox.cards.mkdir(parents=True, exist_ok=True)
-    outbox.card_memory(push.target).write_bytes(readme)
+    replace_file(outbox.card_memory(push.target), readme)
 
 
 def _read(path: Path) -> str | None:

@@ -5,11 +5,14 @@ It is the one channel from the pusher back to the training process, and what `hu
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+
+from .durable import flush
 
 QUEUED = "queued"
 RUNNING = "running"
@@ -70,7 +73,11 @@ _FIELDS = frozenset(field.name for field in fields(Entry))
 
 
 class Ledger:
-    """The ledger file. Several processes may append to it; a line that a crash cut off is passed over."""
+    """The ledger file. Several processes may append to it; a line that a crash cut off is passed over.
+
+    A state in which nothing of a push is left to be sent is on the disk before anybody can read it: what it says
+    is not known from anywhere else once the push's files are gone.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -80,15 +87,32 @@ class Ledger:
         """Raises `OSError` when the disk cannot take it."""
         values = {k: v for k, v in asdict(entry).items() if v not in (None, "", ()) or k == "push"}
         values["time"] = entry.time or time.time()
-        line = (json.dumps(values, ensure_ascii=False) + "\n").encode()
+        line = json.dumps(values, ensure_ascii=False).encode()
         file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             end = os.lseek(file, 0, os.SEEK_END)
             if end and os.pread(file, 1, end - 1) != b"\n":
                 line = b"\n" + line
-            os.write(file, line)
+            if entry.state in FINAL:
+                os.write(file, line)
+                flush(self.path)
+                flush(self.path.parent)
+                line = b""
+            os.write(file, line + b"\n")  # only a line with its end is read
         finally:
             os.close(file)
+
+    def end_line(self) -> None:
+        """Has a last line count that a crash kept from its end. For the one that sends, at its start.
+
+        Raises:
+            OSError: when the disk cannot take it.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            data = self.path.read_bytes()
+            if data and not data.endswith(b"\n"):
+                with self.path.open("ab") as file:
+                    file.write(b"\n")
 
     def new_entries(self) -> list[Entry]:
         """The entries that came since the last call on this object, oldest first."""

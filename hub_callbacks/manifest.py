@@ -17,8 +17,8 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 CARD_FACTS = "card.json"
 """What the card is rendered from."""
-LOCAL_CARD = "README.local.md"
-"""README.md of `output_dir`, or of the checkpoint, as it was when the push was made."""
+LOCAL_CARD = "readme"
+"""Where in it the README.md of `output_dir`, or of the checkpoint, is as it was when the push was made."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,7 @@ class Push:
         removes_branch: Whether the branch that it goes to is removed.
         tags: Git tags that are set on its commit; moved there if they exist.
         replaces: Whether the repository that is there is deleted first (`delete_existing_repo`).
+        boot: The start of the machine that it was written after (`durable.boot`).
     """
 
     id: str
@@ -103,6 +104,7 @@ class Push:
     removes_branch: bool = False
     tags: tuple[str, ...] = ()
     replaces: bool = False
+    boot: str = ""
 
     @property
     def meeting(self) -> Meeting | None:

@@ -32,6 +32,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from . import ledger
+from .durable import boot, replace_file
 from .errors import OutboxError
 from .manifest import MANIFEST, Push, Target, dump, load
 
@@ -73,9 +74,9 @@ class Outbox:
 
     def run_id(self) -> str:
         """The identifier of the run that this outbox belongs to: the same after a restart in the same folder."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             known = (self.root / "run").read_text(encoding="ascii").strip()
-            if known:
+            if known and known.isprintable():  # a loss of power can leave zeros
                 return known
         new = uuid.uuid4().hex[:12]
         with contextlib.suppress(OSError):  # a disk that cannot take it is noticed at the first push
@@ -121,6 +122,7 @@ class Outbox:
         Raises:
             OSError: when the disk cannot take it.
         """
+        push = replace(push, boot=boot())
         (staged / MANIFEST).write_text(dump(push), encoding="utf-8")
         while True:
             number = self._newest_number() + 1
@@ -182,9 +184,7 @@ class Outbox:
             OSError: when the disk cannot take its new manifest; the push is as it was then.
         """
         rest = push.without(slots)
-        new = push.folder / f"{MANIFEST}.new"
-        new.write_text(dump(rest), encoding="utf-8")
-        new.replace(push.folder / MANIFEST)
+        replace_file(push.folder / MANIFEST, dump(rest).encode())
         self._read[push.id] = rest
         for stored in {f.stored for f in push.frozen()} - {f.stored for f in rest.frozen()}:
             (push.folder / stored).unlink(missing_ok=True)
@@ -235,6 +235,8 @@ class Outbox:
 
     def sweep(self) -> None:
         """Removes what finished pushes and crashed processes left. Only for the holder of the lock."""
+        with contextlib.suppress(OSError):
+            self.ledger.end_line()
         latest = self.ledger.latest()
         for name in self._names():
             if name in latest and latest[name].state in ledger.FINAL:

@@ -20,14 +20,14 @@ import tenacity
 from filelock import BaseFileLock
 
 from . import ledger
-from .durable import make_durable
+from .durable import make_durable, may_be_torn
 from .manifest import Push
 from .meeting import Agenda, Awaited
 from .newest_wins import Done, giving_way, slots_of, taken_over
 from .outbox import Outbox
 from .redaction import hide
 from .repository import Repository
-from .sending import Sent, send
+from .sending import Sent, is_intact, send
 from .signals import Signals
 from .stall import Stalled, StallWatch
 from .verdict import Verdict, judge
@@ -62,6 +62,8 @@ class Pusher:
     signals: Signals
     _refused: dict[str, Verdict] = field(default_factory=dict)
     _seen: set[str] = field(default_factory=set)
+    _durable: set[str] = field(default_factory=set)
+    _torn: set[str] = field(default_factory=set)
     _done: Done = field(default_factory=dict)
     _trouble: dict[str, str] = field(default_factory=dict)
     _failures: Counter[str] = field(default_factory=Counter)
@@ -172,11 +174,14 @@ class Pusher:
         pending = self.outbox.pending()
         are_new = self._note_new_pushes(pending)
         own_fault = {push_id for push_id, verdict in self._refused.items() if not verdict.all_pushes}
-        over = taken_over(pending, self._done, own_fault, self._agenda.held)
+        over = taken_over(pending, self._done, own_fault | self._torn, self._agenda.held)
+        not_on_disk = {push.id for push in pending} - self._durable
         left = []
         for push in pending:
             by = over[push.id]
             if by.keys() >= slots_of(push) and push.id != busy:
+                if not not_on_disk.isdisjoint(by.values()):
+                    continue  # until a loss of power cannot take both
                 newest = max(by.values(), key=int)
                 if push.meeting is not None:
                     self._agenda.skipped.add(push.meeting.branch)
@@ -192,8 +197,15 @@ class Pusher:
             # What was refused for what is in it stays refused; the rights may have changed.
             self._refused = {name: verdict for name, verdict in self._refused.items() if not verdict.all_pushes}
             self._seen.update(push.id for push in new)
-            threading.Thread(target=make_durable, args=(new,), daemon=True).start()
+            self._torn.update(push.id for push in new if may_be_torn(push) and not is_intact(push))
+            threading.Thread(target=self._make_durable, args=(new,), daemon=True).start()
         return bool(new)
+
+    def _make_durable(self, pushes: list[Push]) -> None:
+        for push in pushes:
+            make_durable(push)
+            self._durable.add(push.id)
+            self.signals.ring()
 
     def _make_room(self, pushes: list[Push], limit: int, busy: str | None) -> list[Push]:
         given = giving_way(pushes, limit, busy)
@@ -223,9 +235,16 @@ class Pusher:
 
     def _start(self, push: Push) -> Future[Sent]:
         attempt: Future[Sent] = Future()
+        goes_ahead = any(
+            other.target.place == push.target.place and int(other.id) < int(push.id)
+            for other in self.outbox.pending()
+        )
 
         def run() -> None:
             try:
+                if goes_ahead:
+                    # If it arrives and a loss of power takes it here, what is older would go on top of it.
+                    make_durable(push)
                 attempt.set_result(send(push, self.repository, self.outbox, self._agenda))
             except BaseException as error:
                 attempt.set_exception(error)
@@ -314,7 +333,11 @@ class Pusher:
         self._failures.pop(entry.push, None)
         self._agenda.leave(entry.push)
         self.outbox.record(entry)
-        self.outbox.remove(entry.push)
+        if entry.push in self._torn and entry.state != ledger.SUPERSEDED:
+            why = "the machine went down before all of it was on the disk; what was whole has been sent"
+            self.outbox.set_aside(entry.push, why)
+        else:
+            self.outbox.remove(entry.push)
         self.signals.report()
 
     def _wait_for_work(self) -> None:

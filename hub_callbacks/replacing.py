@@ -7,10 +7,9 @@ attempt after a crash then tells the one that was to go from the one that took i
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from . import ledger
-from .durable import flush
+from .durable import replace_file
 from .manifest import Push
 from .outbox import Outbox
 from .repository import Repository
@@ -33,7 +32,7 @@ def delete_replaced(push: Push, repository: Repository, outbox: Outbox, notes: l
     if not place.exists():
         if there is not None:
             repository.require_owner(there.repo_id)
-        _note(place, None if there is None else there.created)
+        replace_file(place, json.dumps(None if there is None else there.created).encode())
     # A clock that only ever says when each was made tells one from the other.
     if there is None or there.created != json.loads(place.read_text(encoding="utf-8")):
         return
@@ -46,14 +45,6 @@ def delete_replaced(push: Push, repository: Repository, outbox: Outbox, notes: l
     outbox.record(ledger.Entry(push.id, ledger.RUNNING, message=push.message, notes=(said,)))
     repository.delete(there.repo_id)
     outbox.card_memory(push.target).unlink(missing_ok=True)
-
-
-def _note(place: Path, created: str | None) -> None:
-    new = place.with_suffix(".new")
-    new.write_text(json.dumps(created), encoding="utf-8")
-    flush(new)
-    new.replace(place)
-    flush(place.parent)
 
 
 def _has_newer(push: Push, repo_id: str, outbox: Outbox) -> bool:

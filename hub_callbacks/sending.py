@@ -11,6 +11,7 @@ from pathlib import Path
 from . import checkpoint_manifest, meeting
 from .card_push import card_files, remember
 from .checkpoint_manifest import FileFacts, manifest_below
+from .durable import has_hole, make_durable, may_be_torn
 from .foreign_run import foreign_run, run_of
 from .manifest import Push
 from .outbox import Outbox
@@ -19,6 +20,7 @@ from .redaction import secret_in
 from .replacing import delete_replaced
 from .repository import CommitInfo, Remote, Repository, Uploaded, facts_of, wrong_visibility
 from .retention import retired
+from .snapshot import Frozen
 from .verdict import refused_metadata
 
 logger = logging.getLogger(__name__)
@@ -71,7 +73,11 @@ def send(push: Push, repository: Repository, outbox: Outbox, agenda: meeting.Age
         return sent
     notes: list[str] = []
     if push.replaces:
-        delete_replaced(push, repository, outbox, notes)
+        if is_intact(push):
+            make_durable(push)
+            delete_replaced(push, repository, outbox, notes)
+        else:
+            notes.append(f"{push.target.repo_id} was not deleted: what was to take its place is not whole")
     remote = repository.look(push.target)
     sent = Sent(remote.repo_id, notes=notes + wrong_visibility(push.target, remote.repo_id, remote.private))
     push = _without_changed_parts(push, sent.notes)
@@ -247,7 +253,17 @@ def _remember(push: Push, outbox: Outbox, cards: dict[str, bytes]) -> None:
 
 def is_intact(push: Push) -> bool:
     """Whether all its files are as they were when they were snapshotted."""
-    return all(frozen.is_intact(push.folder) for frozen in push.frozen())
+    return not changed_slots(push)
+
+
+def changed_slots(push: Push) -> frozenset[str]:
+    """The parts of a push with files that are not as they were when they were snapshotted."""
+    is_doubtful = may_be_torn(push)
+
+    def is_whole(frozen: Frozen) -> bool:
+        return frozen.is_intact(push.folder) and not (is_doubtful and has_hole(push.folder / frozen.stored))
+
+    return frozenset(part.slot for part in push.parts if not all(map(is_whole, part.files.values())))
 
 
 def _check_intact(push: Push) -> None:
@@ -257,12 +273,12 @@ def _check_intact(push: Push) -> None:
 
 def _without_changed_parts(push: Push, notes: list[str]) -> Push:
     """Leaves parts out whose files were rewritten after they were snapshotted: they belong to a newer save."""
-    changed = frozenset(
-        part.slot
-        for part in push.parts
-        if not all(frozen.is_intact(push.folder) for frozen in part.files.values())
-    )
-    if changed:
+    changed = changed_slots(push)
+    if changed and may_be_torn(push):
+        notes.append(
+            f"{', '.join(sorted(changed))} was left out: the machine went down before its files were on the disk"
+        )
+    elif changed:
         notes.append(
             f"{', '.join(sorted(changed))} was rewritten on disk by a later save before it could be sent, "
             "and is left to that save"

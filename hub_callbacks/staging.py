@@ -50,9 +50,10 @@ def stage(
             files[part.path_in_repo(file)] = frozen[source]
         parts.append(PushPart(part.slot, files, part.prefix, part.whole_folder, part.meeting))
     if plan.card:
-        (staged / CARD_FACTS).write_text(json.dumps(card or {}), encoding="utf-8")
+        facts = dict(card or {})
         if readme is not None and readme.is_file():
-            (staged / LOCAL_CARD).write_bytes(readme.read_bytes())
+            facts[LOCAL_CARD] = readme.read_text(encoding="utf-8", errors="replace")
+        (staged / CARD_FACTS).write_text(json.dumps(facts), encoding="utf-8")
     return tuple(parts)
 
 
