@@ -91,7 +91,10 @@ def _queues(
 
 
 def _cut(flushed: int, written: int, loses: float, chance: random.Random) -> int:
-    return chance.choice([flushed, chance.randint(flushed, written)]) if chance.random() < loses else written
+    """How much is kept; what is often lost is all that was not flushed, or the last of it."""
+    if chance.random() >= loses:
+        return written
+    return chance.choice([flushed, chance.randint(flushed, written), max(flushed, written - 1)])
 
 
 def _complete_moves(operations: Sequence[Operation], names: dict[int, list[int]], kept: set[int]) -> None:
