@@ -2,6 +2,7 @@
 
     _hub_sync/
         pushes/000001/      a push: manifest.json, files/, card.json; there as a whole or not at all
+                            (after a loss of power if it has its mark, `durable`, too)
         staging/            pushes in the making; whatever a crash left here is swept away
         set-aside/          entries that nobody can read, kept for a person to look at
         ledger.jsonl        what became of each push

@@ -60,7 +60,7 @@ def test_what_was_promised_survives_a_power_cut_and_nothing_half_arrives(recorde
     chance = random.Random(0)
     promised = 0
     with after_a_restart():
-        for crash in states(run, model, 25, chance):
+        for crash in states(run, model, 15, chance):
             promised += sum(push.is_promised(crash.instant) for push in run.pushes.values())
             recover(run, crash, chance.random() < 0.5, tmp_path / "state")
     assert promised > 10
