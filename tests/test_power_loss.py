@@ -12,7 +12,7 @@ from huggingface_hub import HfApi, hf_hub_download
 
 import hub_callbacks.durable
 from crash_states import MODELS, Crash, build
-from file_operations import has_strace
+from file_operations import Resize, Write, has_strace
 from hub_callbacks import ledger
 from hub_callbacks.card_push import card_files
 from hub_callbacks.durable import DURABLE, has_hole, make_durable, may_be_torn
@@ -64,6 +64,21 @@ def test_what_was_promised_survives_a_power_cut_and_nothing_half_arrives(recorde
             promised += sum(push.is_promised(crash.instant) for push in run.pushes.values())
             recover(run, crash, chance.random() < 0.5, tmp_path / "state")
     assert promised > 10
+
+
+@needs_strace
+def test_weights_of_which_only_the_size_had_reached_the_disk_do_not_reach_the_hub(recorded, hub, tmp_path):
+    """As safetensors writes them: enlarged to the final size first."""
+    run, _ = recorded
+    operations = run.recording.operations
+    enlarged = [operation.node for operation in operations if isinstance(operation, Resize)]
+    instant = 1 + max(push.queued for push in run.pushes.values() if "model.safetensors" in push.files)
+    lost = [
+        n for n, operation in enumerate(operations) if isinstance(operation, Write) and operation.node in enlarged
+    ]
+    kept = tuple(n for n in range(instant) if n != max(n for n in lost if n < instant))
+    with after_a_restart():
+        assert recover(run, Crash(instant, kept), False, tmp_path / "state")["torn"] >= 1
 
 
 # -- holes and marks
