@@ -4,7 +4,9 @@ A hard link costs the same for a kilobyte and for 100 GB, and keeps the data whe
 (`save_total_limit`) deletes the original. It does share the data with the original, and a run that saves the
 same step again writes some files in place (`torch.save` and `shutil.copy` truncate; safetensors writes a new
 file): so each file's size and time of modification are noted, and the pusher leaves a file alone that does
-not have them any more. Small files are copied and are safe from that, too.
+not have them any more. Small files are copied and are safe from that, too. A reflink would be safe from it at any
+size, but the kernel first writes the original to the disk (`generic_remap_file_range_prep` in Linux's
+fs/remap_range.c): seconds after a checkpoint.
 """
 
 from __future__ import annotations
@@ -18,7 +20,6 @@ from pathlib import Path
 COPY_BELOW = 128 * 1024
 """Bytes up to which a file is copied: about what a hard link costs."""
 
-_FICLONE = 0x40049409  # linux/fs.h
 _NO_LINKS = {
     errno.EXDEV,
     errno.EPERM,
@@ -28,8 +29,6 @@ _NO_LINKS = {
     errno.EACCES,
     errno.EINVAL,
 }
-_without_reflinks: set[int] = set()
-"""Devices that were seen to have none."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +74,6 @@ def freeze(source: Path, push_folder: Path, stored: str, copied: bool = False) -
     if copied or stat.st_size <= COPY_BELOW:
         shutil.copyfile(real, target)
         return Frozen(stored, target.stat().st_size)
-    if stat.st_dev not in _without_reflinks:
-        if _reflink(real, target):
-            return Frozen(stored, stat.st_size)
-        _without_reflinks.add(stat.st_dev)
     try:
         os.link(real, target)
     except OSError as error:
@@ -87,21 +82,3 @@ def freeze(source: Path, push_folder: Path, stored: str, copied: bool = False) -
         shutil.copyfile(real, target)
         return Frozen(stored, target.stat().st_size)
     return Frozen(stored, stat.st_size, stat.st_mtime_ns, stat.st_ino)
-
-
-def _reflink(source: str, target: Path) -> bool:
-    """A copy that shares its blocks until one side is written to (btrfs, XFS and others have it)."""
-    try:
-        import fcntl
-    except ImportError:
-        return False
-    with open(source, "rb") as original:
-        clone = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-        try:
-            fcntl.ioctl(clone, _FICLONE, original.fileno())
-            return True
-        except OSError:
-            os.unlink(target)
-            return False
-        finally:
-            os.close(clone)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 
 import pytest
 
-from hub_callbacks import snapshot
 from hub_callbacks.snapshot import COPY_BELOW, freeze
 
 LARGE = b"w" * (COPY_BELOW + 1)
@@ -28,13 +26,7 @@ def original(tmp_path):
     return file
 
 
-@pytest.fixture
-def no_reflinks(monkeypatch):
-    monkeypatch.setattr(snapshot, "_reflink", lambda source, target: False)
-    monkeypatch.setattr(snapshot, "_without_reflinks", set())
-
-
-def test_a_large_file_costs_no_copy(push, original, no_reflinks):
+def test_a_large_file_costs_no_copy(push, original):
     frozen = freeze(original, push, "files/0")
     assert (push / "files/0").samefile(original)
     assert frozen.size == len(LARGE)
@@ -57,14 +49,14 @@ def test_a_replaced_original_changes_nothing(push, original):
 
 
 @pytest.mark.parametrize("content", [b"n" * len(LARGE), b"shorter", b""])
-def test_a_large_file_that_is_rewritten_in_place_is_noticed(push, original, no_reflinks, content):
+def test_a_large_file_that_is_rewritten_in_place_is_noticed(push, original, content):
     frozen = freeze(original, push, "files/0")
     assert frozen.is_intact(push)
     original.write_bytes(content)
     assert not frozen.is_intact(push)
 
 
-def test_a_large_file_that_is_being_appended_to_is_noticed(push, original, no_reflinks):
+def test_a_large_file_that_is_being_appended_to_is_noticed(push, original):
     frozen = freeze(original, push, "files/0")
     with original.open("ab") as file:
         file.write(b"more")
@@ -80,7 +72,7 @@ def test_a_small_file_is_a_copy_that_nothing_can_change(push, original):
 
 
 @pytest.mark.parametrize("code", [errno.EPERM, errno.EXDEV, errno.EOPNOTSUPP, errno.EMLINK])
-def test_without_links_files_are_copied(push, original, no_reflinks, monkeypatch, code):
+def test_without_links_files_are_copied(push, original, monkeypatch, code):
     def refuse(*args: object) -> None:
         raise OSError(code, os.strerror(code))
 
@@ -91,7 +83,7 @@ def test_without_links_files_are_copied(push, original, no_reflinks, monkeypatch
     assert (push / "files/0").read_bytes() == LARGE
 
 
-def test_other_trouble_is_not_hidden(push, original, no_reflinks, monkeypatch):
+def test_other_trouble_is_not_hidden(push, original, monkeypatch):
     def refuse(*args: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -105,25 +97,6 @@ def test_another_disk_is_copied_to(small_disk, original):
     original.unlink()
     assert frozen.is_intact(small_disk)
     assert (small_disk / "files/0").read_bytes() == LARGE
-
-
-def test_a_disk_that_has_no_reflinks_is_asked_once(push, original, monkeypatch):
-    asked = []
-    monkeypatch.setattr(snapshot, "_without_reflinks", set())
-    monkeypatch.setattr(snapshot, "_reflink", lambda source, target: asked.append(target))
-    for number in range(3):
-        freeze(original, push, f"files/{number}")
-    assert len(asked) == 1
-
-
-def test_a_reflink_cannot_change(push, original, monkeypatch):
-    """What the ioctl does, done by a copy where the disk of the tests has none."""
-    monkeypatch.setattr(snapshot, "_without_reflinks", set())
-    monkeypatch.setattr(snapshot, "_reflink", lambda source, target: bool(shutil.copyfile(source, target)))
-    frozen = freeze(original, push, "files/0")
-    original.write_bytes(b"")
-    assert frozen.is_intact(push)
-    assert frozen.mtime_ns is None
 
 
 @pytest.mark.parametrize("content", [b"small", LARGE])
