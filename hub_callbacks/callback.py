@@ -14,8 +14,10 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from . import takeover
 from .errors import HubSyncError
 from .final_model import is_sharded
+from .manifest import Target
 from .node_run import NodeRun
 from .nodes import Nodes, find_nodes
+from .request import place_of
 from .run import Run
 from .settings import Settings, resolve
 from .summary import Summary
@@ -208,6 +210,18 @@ class HubSyncCallback(TrainerCallback):
             self._run = self._runs[settings] = run
         return run
 
+    def place_of(self, args: TrainingArguments) -> Target:
+        """Where the pushes of a Trainer with these arguments go, as each of its processes can tell.
+
+        Raises:
+            SettingsError: for a value that cannot work.
+        """
+        run = self.known_run(args)
+        if run is not None:
+            return run.sync.target
+        # The template need not be there on all nodes.
+        return place_of(resolve(args, self._overrides | {"card_template": None}))
+
     def _run_here(self, args: TrainingArguments, state: TrainerState) -> Run | NodeRun | None:
         """What this process has to do with pushing: the run, what is sent from this node, or nothing."""
         if state.is_hyper_param_search:
@@ -219,6 +233,8 @@ class HubSyncCallback(TrainerCallback):
     ) -> None:
         if state.is_world_process_zero:
             self.run_of(args)
+        else:
+            self.place_of(args)  # what is wrong with the settings is wrong on all processes
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

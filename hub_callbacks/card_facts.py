@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +76,7 @@ class CardFacts:
         """Gathers anew what the training runs on: another `Accelerator` was made."""
         self.setup["hardware"] = json_safe(hardware(args, accelerator_state()))
 
-    def say(self, options: dict[str, Any]) -> None:
+    def say(self, options: Mapping[str, Any]) -> None:
         """Takes what the user says about the model; other keywords (TRL has some) are left alone."""
         self.options |= {name: json_safe(value) for name, value in options.items() if name in OPTIONS and value}
 

@@ -157,6 +157,17 @@ def _is_whole(file: Path) -> bool:
     return True
 
 
+def path_of(checkpoint_folder: Any) -> Path:
+    """What a user names as a checkpoint.
+
+    Raises:
+        SettingsError: when it is no path.
+    """
+    if not isinstance(checkpoint_folder, str | Path) or not str(checkpoint_folder):
+        raise SettingsError(f"checkpoint_folder is {checkpoint_folder!r}; it is the path of a folder.")
+    return Path(checkpoint_folder).expanduser()
+
+
 def find_checkpoint(folder: Any, output_dir: Path) -> Path:
     """The checkpoint that a user names, absolute.
 
@@ -167,9 +178,7 @@ def find_checkpoint(folder: Any, output_dir: Path) -> Path:
     Raises:
         SettingsError: when it is no checkpoint, or not a complete one.
     """
-    if not isinstance(folder, str | Path) or not str(folder):
-        raise SettingsError(f"checkpoint_folder is {folder!r}; it is the path of a folder.")
-    given = Path(folder).expanduser()
+    given = path_of(folder)
     candidates = [given.absolute(), output_dir / given]
     found = next((candidate.resolve() for candidate in candidates if candidate.is_dir()), None)
     if found is None:

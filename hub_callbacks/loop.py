@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .card_facts import CARD_PARAMETERS, CardFacts, accelerator_state
-from .checkpoint import find_checkpoint, step_of
+from .checkpoint import find_checkpoint, path_of, step_of
 from .manifest import Target
 from .plan import Plan, is_weights, list_files, plan_checkpoint, plan_output_dir, stays_here
-from .request import Request, check_card_options, check_switches, check_text, read_request
+from .request import END_OF_TRAINING, Request, check_card_options, check_token, read_request
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -155,6 +155,7 @@ class LoopVerbs(ABC):
         Raises:
             SettingsError: when the token is none.
         """
+        check_token(token)
         if self.is_main_process:
             self.connect(token)
 
@@ -185,7 +186,7 @@ class LoopVerbs(ABC):
 
     def push_to_hub(
         self,
-        commit_message: str | None = "End of training",
+        commit_message: str | None = END_OF_TRAINING,
         commit_description: str | None = None,
         tags: Names = None,
         private: bool | None = None,
@@ -203,33 +204,32 @@ class LoopVerbs(ABC):
         Folders `checkpoint-*` and names that start with `_` or `.` stay. It waits, unless `run_as_future` is set:
         in the middle of a training, set it.
         """
-        if commit_message is not None:
-            check_text("commit_message", commit_message)
-        if token is not None:
-            check_text("token", token)
-        check_switches(run_as_future=run_as_future, blocking=blocking)
-        check_card_options(card)
         request = read_request(
             self.target,
+            commit_message=commit_message,
             commit_description=commit_description,
             tags=tags,
             private=private,
+            token=token,
             create_repo=create_repo,
             revision=revision,
             delete_existing_repo=delete_existing_repo,
+            run_as_future=run_as_future,
+            blocking=blocking,
+            card=card,
         )
         if not self.is_main_process:
             return None
-        if token is not None:
-            self.use_token(token)
+        if request.token is not None:
+            self.use_token(request.token)
         self._learn_once()
-        self._facts.say(card)
+        self._facts.say(request.card)
         self._facts.add_tags(request.tags)
         folder = self.settings.output_dir
         weights = {file for file in list_files(folder, stays_here) if is_weights(file)}
-        plan = plan_output_dir(folder, weights, self._state.global_step, commit_message or "End of training")
+        plan = plan_output_dir(folder, weights, self._state.global_step, request.message)
         future = self._push(plan, request=request)
-        if run_as_future or not blocking:
+        if not request.waits:
             return future
         self.finish()
         return future.result() if future.exception() is None else None
@@ -240,6 +240,7 @@ class LoopVerbs(ABC):
         return self._push_from_checkpoint(checkpoint_folder)
 
     def _push_from_checkpoint(self, checkpoint_folder: str | Path) -> Future[CommitInfo] | None:
+        path_of(checkpoint_folder)
         if not self.is_main_process:
             return None
         checkpoint = find_checkpoint(checkpoint_folder, self.settings.output_dir)

@@ -151,16 +151,14 @@ class Run:
         if not self._is_training and self.sync.pushes:
             self._push(Plan("Update the model card", state.global_step), state, weights_step(self.args, state))
 
-    def push_output_dir(
-        self, state: Any, *, model_files: Collection[str], message: str, request: Request
-    ) -> Future[CommitInfo]:
+    def push_output_dir(self, state: Any, *, model_files: Collection[str], request: Request) -> Future[CommitInfo]:
         """Queues what a script's own `trainer.push_to_hub(...)` asks for.
 
         Args:
             model_files: Files of `output_dir` that belong to the model, as relative paths.
         """
         self._card_due = False
-        plan = plan_output_dir(self.folder, model_files, state.global_step, message)
+        plan = plan_output_dir(self.folder, model_files, state.global_step, request.message)
         return self._push(plan, state, weights_step(self.args, state), request)
 
     def push_checkpoint(self, folder: str | Path, state: Any) -> Future[CommitInfo]:

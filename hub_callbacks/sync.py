@@ -31,7 +31,7 @@ from .loop import LoopVerbs
 from .manifest import Push, Target
 from .outbox import Outbox
 from .plan import Plan
-from .request import Request, check_text
+from .request import Request, check_token, place_of
 from .settings import Settings, resolve
 from .signals import Orders
 from .staging import stage
@@ -70,8 +70,7 @@ class HubSync(LoopVerbs):
             )
         settings = settings or resolve(overrides=keywords)
         super().__init__(settings)
-        branch = None if settings.has_revision_per_step else settings.hub_revision
-        self.target = Target(settings.hub_model_id, branch, settings.hub_private_repo)
+        self.target = place_of(settings)
         self.outbox = Outbox(settings.outbox)
         self.world_size: int | None = None
         self.hub_model_id = settings.hub_model_id
@@ -135,7 +134,7 @@ class HubSync(LoopVerbs):
             SettingsError: when the token is none.
         """
         if token is not None:
-            check_text("token", token)
+            check_token(token)
             self.use_token(token)
         if self._creation is None or token is not None:
             self.start()

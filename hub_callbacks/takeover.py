@@ -9,11 +9,17 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from . import verbs
+from .card_facts import CARD_PARAMETERS, OPTIONS
+from .errors import SettingsError
+from .request import END_OF_TRAINING, check_card_options
+
+logger = logging.getLogger(__name__)
 
 ROUTED = ("init_hf_repo", "create_model_card", "_push_from_checkpoint", "_finish_current_push", "push_to_hub")
 """Methods of `transformers.Trainer` that are routed; their signatures are watched by a test."""
@@ -103,7 +109,8 @@ def _on_instance(trainer: weakref.ref[Any], name: str) -> Callable[..., Any]:
 
 def _create_model_card(callback: Any, trainer: Any, *args: Any, **options: Any) -> Any:
     """For scripts that end with it where they were not told to push: the callback pushes all the same."""
-    card = verbs.create_model_card(callback, trainer, *args, **options)
+    options = dict(zip(CARD_PARAMETERS, args, strict=False)) | options
+    card = verbs.create_model_card(callback, trainer, _sayable(options))
     run = verbs.run_of(callback, trainer)
     if run is not None and not trainer.args.push_to_hub:
         run.push_what_was_said(trainer.state)
@@ -113,7 +120,7 @@ def _create_model_card(callback: Any, trainer: Any, *args: Any, **options: Any) 
 def _push_to_hub(
     callback: Any,
     trainer: Any,
-    commit_message: str | None = "End of training",
+    commit_message: str | None = END_OF_TRAINING,
     blocking: bool = True,
     token: str | None = None,
     revision: str | None = None,
@@ -128,9 +135,23 @@ def _push_to_hub(
         token=token,
         revision=revision,
         private=private,
-        run_as_future=not blocking,
-        card=card,
+        blocking=blocking,
+        card=_sayable(card),
+        to_library=card,
     )
+
+
+def _sayable(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What can be said of a model: a script for the stock Trainer, which looks at none of it, goes on without the
+    rest. Keywords that only the Trainer of a library knows are left to that."""
+    sayable = {name: value for name, value in options.items() if name in OPTIONS}
+    for name, value in list(sayable.items()):
+        try:
+            check_card_options({name: value})
+        except SettingsError as error:
+            del sayable[name]
+            logger.warning("%s It is left out of the model card.", error)
+    return sayable
 
 
 _ROUTES: dict[str, Callable[..., Any]] = {

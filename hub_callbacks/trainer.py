@@ -11,7 +11,7 @@ from transformers import Trainer
 from . import verbs
 from .callback import HubSyncCallback, find
 from .card_facts import CARD_PARAMETERS
-from .request import check_card_options, check_switches
+from .request import END_OF_TRAINING, check_card_options
 from .takeover import with_callback
 
 if TYPE_CHECKING:
@@ -134,11 +134,11 @@ class HubSyncTrainerMixin:
         said += (dataset_tags, dataset, dataset_args, dataset_language)
         options = dict(zip(CARD_PARAMETERS, said, strict=True))
         check_card_options(options)
-        return verbs.create_model_card(self.hub_sync, self, **options)
+        return verbs.create_model_card(self.hub_sync, self, options)
 
     def push_to_hub(
         self,
-        commit_message: str | None = "End of training",
+        commit_message: str | None = END_OF_TRAINING,
         commit_description: str | None = None,
         tags: Names = None,
         private: bool | None = None,
@@ -178,8 +178,6 @@ class HubSyncTrainerMixin:
             SettingsError: for a value that cannot work; nothing was saved or queued then.
             PushNotSent: with `on_error="raise"`, when it has not arrived.
         """
-        check_switches(run_as_future=run_as_future, blocking=blocking)
-        check_card_options(card)
         return verbs.push_to_hub(
             self.hub_sync,
             self,
@@ -191,7 +189,8 @@ class HubSyncTrainerMixin:
             create_repo=create_repo,
             revision=revision,
             delete_existing_repo=delete_existing_repo,
-            run_as_future=run_as_future or not blocking,
+            run_as_future=run_as_future,
+            blocking=blocking,
             card=card,
         )
 

@@ -5,15 +5,18 @@ Each takes the Trainer's `HubSyncCallback` and the Trainer.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .card_facts import CARD_PARAMETERS, CardFacts
+from .card_facts import CardFacts
+from .checkpoint import path_of
 from .final_model import weights_step
 from .local_card import write_librarys
 from .plan import list_files, stays_here
-from .request import check_text, read_request
+from .request import check_token, read_request
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo, ModelCard
@@ -28,18 +31,23 @@ def run_of(callback: HubSyncCallback, trainer: Any) -> Run | None:
 
 
 def init_hf_repo(callback: HubSyncCallback, trainer: Any, token: str | None = None) -> None:
-    """Has the repository created, or connected to; the pusher does that, now or when there is a network."""
+    """Has the repository created, or connected to; the pusher does that, now or when there is a network.
+
+    Raises:
+        SettingsError: when the token is none.
+    """
+    check_token(token)
     run = run_of(callback, trainer)
     if run is not None:
         run.sync.connect(token)
         trainer.hub_model_id = run.sync.hub_model_id
 
 
-def create_model_card(callback: HubSyncCallback, trainer: Any, *args: Any, **options: Any) -> ModelCard | None:
+def create_model_card(callback: HubSyncCallback, trainer: Any, options: Mapping[str, Any]) -> ModelCard | None:
     """Writes README.md into `output_dir` at once, with a person's text in it kept.
 
     Args:
-        args, options: As `CARD_PARAMETERS`.
+        options: One of `CARD_PARAMETERS` → its value.
 
     Returns:
         The card; `None` on other processes than the main one. The Trainer's own returns nothing.
@@ -48,7 +56,7 @@ def create_model_card(callback: HubSyncCallback, trainer: Any, *args: Any, **opt
     if run is None:
         return None
     facts = facts_of(run, trainer)
-    facts.say(dict(zip(CARD_PARAMETERS, args, strict=False)) | options)
+    facts.say(options)
     return facts.write(run.folder, trainer.state, weights_step(trainer.args, trainer.state))
 
 
@@ -66,63 +74,36 @@ def facts_of(run: Run, trainer: Any) -> CardFacts:
 
 
 def push_to_hub(
-    callback: HubSyncCallback,
-    trainer: Any,
-    *,
-    commit_message: str | None = "End of training",
-    commit_description: str | None = None,
-    tags: str | list[str] | None = None,
-    private: bool | None = None,
-    token: str | None = None,
-    create_repo: bool = True,
-    revision: str | None = None,
-    delete_existing_repo: bool = False,
-    run_as_future: bool = False,
-    card: dict[str, Any] | None = None,
+    callback: HubSyncCallback, trainer: Any, *, to_library: Mapping[str, Any] | None = None, **options: Any
 ) -> CommitInfo | Future[CommitInfo] | None:
     """Pushes model, card and what is new in `output_dir`, in one commit.
 
     Args:
-        tags: Git tags; see `HubSyncTrainerMixin.push_to_hub` for these and the others.
-        card: What is said about the model, as for `create_model_card`.
+        to_library: What is said to the `create_model_card` of the Trainer's class, where it has one of its own;
+            default is the `card` among the `options`.
+        options: As for `read_request`.
 
     Raises:
-        SettingsError: for a value that cannot work; nothing was queued then.
+        SettingsError: on every process, for a value that cannot work; nothing was saved or queued then.
         PushNotSent: with `on_error="raise"`, when it has not arrived.
     """
-    if commit_message is not None:
-        check_text("commit_message", commit_message)
-    if token is not None:
-        check_text("token", token)
     run = run_of(callback, trainer)
-    request = None
-    if run is not None:
-        request = read_request(
-            run.sync.target,
-            commit_description=commit_description,
-            tags=tags,
-            private=private,
-            create_repo=create_repo,
-            revision=revision,
-            delete_existing_repo=delete_existing_repo,
-        )
+    request = read_request(callback.place_of(trainer.args), **options)
     if hasattr(trainer.callback_handler, "on_push_begin"):  # since transformers 5
         trainer.callback_handler.on_push_begin(trainer.args, trainer.state, trainer.control)
     before = _times(run.folder) if run else {}
     trainer.save_model(_internal_call=True)  # on every process: for a sharded model it is an operation of all
-    if run is None or request is None:
+    if run is None:
         return None
-    write_librarys(trainer, card or {}, run.sync.hub_model_id)
-    if token is not None:
-        run.sync.use_token(token)
+    write_librarys(trainer, request.card if to_library is None else to_library, run.sync.hub_model_id)
+    if request.token is not None:
+        run.sync.use_token(request.token)
     written = {file for file, time in _times(run.folder).items() if before.get(file) != time}
     facts = facts_of(run, trainer)
-    facts.say(card or {})
+    facts.say(request.card)
     facts.add_tags(request.tags, getattr(trainer.model, "model_tags", None) or ())
-    future = run.push_output_dir(
-        trainer.state, model_files=written, message=commit_message or "End of training", request=request
-    )
-    if run_as_future or trainer.is_in_train:
+    future = run.push_output_dir(trainer.state, model_files=written, request=request)
+    if not request.waits or trainer.is_in_train:
         return future
     run.sync.finish(show=not trainer.args.disable_tqdm)
     trainer.hub_model_id = run.sync.hub_model_id
@@ -137,6 +118,7 @@ def push_from_checkpoint(
     Raises:
         SettingsError: when it is no checkpoint.
     """
+    path_of(checkpoint_folder)
     run = run_of(callback, trainer)
     if run is None or run.is_due(checkpoint_folder, trainer.state) or trainer.state.is_hyper_param_search:
         return None
@@ -164,4 +146,8 @@ def finish_current_push(callback: HubSyncCallback, trainer: Any) -> None:
 
 def _times(folder: Path) -> dict[str, int]:
     """File of `output_dir` that a push may take → when it was written, in nanoseconds."""
-    return {file: (folder / file).stat().st_mtime_ns for file in list_files(folder, stays_here)}
+    times = {}
+    for file in list_files(folder, stays_here):
+        with contextlib.suppress(OSError):  # gone meanwhile
+            times[file] = (folder / file).stat().st_mtime_ns
+    return times

@@ -194,6 +194,12 @@ def test_another_process_than_the_main_one_pushes_nothing(make, hub, repo, outpu
     write_checkpoint(output / "checkpoint-1")
     verbs = (sync.push_to_hub, sync.create_model_card, lambda: sync.push_from_checkpoint("checkpoint-1"))
     assert [verb() for verb in verbs] == [None, None, None]
+    # What would be said on the main process is said on this one, too.
+    for verb in (sync.init_hf_repo, sync.push_to_hub):
+        with pytest.raises(SettingsError, match="token is"):
+            verb(token="")
+    with pytest.raises(SettingsError, match="checkpoint_folder is 3"):
+        sync.push_from_checkpoint(3)
     assert not sync.pushes and not (output / "_hub_sync").exists() and not (output / "README.md").exists()
     monkeypatch.delenv("RANK")
     sync.create_accelerator_and_postprocess(cpu=True)

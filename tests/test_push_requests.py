@@ -274,6 +274,7 @@ def test_a_request_takes_the_runs_place_unless_it_names_another():
         ({"tags": "v1..2"}, "A tag cannot be"),
         ({"tags": "main"}, "the branch that is pushed to has that name"),
         ({"tags": "dev", "revision": "dev"}, "the branch that is pushed to has that name"),
+        ({"tags": "run-0123456789ab"}, "branches of runs have such names"),
         ({"tags": 1}, "tags is 1"),
         ({"tags": [1]}, "tags is"),
         ({"revision": "no good"}, "revision cannot be 'no good'"),

@@ -11,7 +11,7 @@ import torch
 from huggingface_hub import CommitInfo, ModelCard
 from transformers import Trainer
 
-from hub_callbacks import HubSyncCallback, takeover
+from hub_callbacks import HubSyncCallback, SettingsError, takeover
 from hub_callbacks.card_facts import CARD_PARAMETERS
 from models import Sentences, arguments, classifier
 from runs import digests, download, on_hub, root_of, titles, train
@@ -89,6 +89,34 @@ def test_a_final_push_to_another_branch_and_as_another_user(hub, api, repo, tmp_
     trainer.push_to_hub(revision="v2", token=token)
     callback.close()
     assert {b.name for b in api.list_repo_refs(f"{stranger}/shared").branches} == {"main", "v2"}
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"commit_message": ""}, "commit_message is ''"),
+        ({"blocking": "no"}, "blocking is 'no'"),
+        ({"token": " "}, "token is ' '"),
+        ({"revision": "not a branch"}, "revision cannot be 'not a branch'"),
+        ({"private": "yes"}, "private is 'yes'"),
+    ],
+)
+def test_a_bad_value_for_a_final_push_is_said_before_anything_is_done(hub, repo, tmp_path, values, says):
+    trainer, callback = script(tmp_path, repo)
+    with pytest.raises(SettingsError, match=says):
+        trainer.push_to_hub(**values)
+    assert not callback.pushes and not (tmp_path / repo / "model.safetensors").exists()
+    callback.close()
+
+
+def test_what_cannot_be_said_of_a_model_is_left_out_and_a_script_goes_on(hub, repo, tmp_path, caplog):
+    trainer, callback = script(tmp_path, repo)
+    trainer.create_model_card("en", license=["mit", 1], tags=3)
+    trainer.push_to_hub(dataset_args={"name": "plain"}, license="mit")
+    callback.close()
+    assert [name for name in ("license", "tags", "dataset_args") if f"{name} is" not in caplog.text] == []
+    card = ModelCard.load(download(tmp_path, repo) / "README.md").data
+    assert card.license == "mit" and card.language in ("en", ["en"])
 
 
 def test_save_model_of_a_script_is_pushed_as_model_save(hub, api, repo, tmp_path):
