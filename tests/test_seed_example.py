@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
-import types
-from importlib.machinery import ModuleSpec
-from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
@@ -176,45 +172,42 @@ def test_a_resumed_training_goes_on_in_the_same_repository(hub, api, repo, tmp_p
     assert "Training in progress, step 2" not in titles(api, repo)[titles(api, repo).index("End of training") :]
 
 
-class Search:
-    """A backend of `hyperparameter_search` with two trials; those of transformers are packages of their own."""
-
-    name = "optuna"
-
-    def run(self, trainer, n_trials, direction, **kwargs):
-        from transformers.trainer_utils import BestRun
-
-        for number in range(n_trials):
-            trainer.objective = None
-            trainer.train(resume_from_checkpoint=None, trial=types.SimpleNamespace(number=number, params={}))
-        return BestRun("1", 0.0, {})
-
-
-def test_the_trials_of_a_search_are_not_pushed_and_that_is_said(hub, api, repo, tmp_path, monkeypatch, caplog):
-    from transformers import trainer as module
-    from transformers.trainer_utils import HPSearchBackend
-
-    search = type(
-        "Backend",
-        (Search,),
-        {"ensure_available": lambda self: None, "default_hp_space": staticmethod(lambda trial: {})},
-    )
-    monkeypatch.setitem(module.ALL_HYPERPARAMETER_SEARCH_BACKENDS, HPSearchBackend.OPTUNA, search)
-    optuna = types.ModuleType("optuna")
-    optuna.__spec__ = ModuleSpec("optuna", None)
-    optuna.trial = types.SimpleNamespace(BaseTrial=types.SimpleNamespace)
-    monkeypatch.setitem(sys.modules, "optuna", optuna)
-    callback = HubSyncCallback(hub_strategy="every_save")
-    trainer = Trainer(
-        args=arguments(tmp_path / repo, max_steps=2),
+@pytest.mark.parametrize("trainer_class", [Trainer, HubSyncTrainer])
+def test_the_trials_of_a_search_are_not_pushed_and_what_is_trained_with_its_result_is(
+    hub, api, repo, tmp_path, caplog, trainer_class
+):
+    optuna = pytest.importorskip("optuna")
+    rates = [1e-4, 1e-2, 1e-3]
+    callback = HubSyncCallback(hub_strategy="checkpoint", finish_timeout=30)
+    trainer = trainer_class(
+        args=arguments(tmp_path / repo, max_steps=4, eval_strategy="steps", eval_steps=2, push_to_hub=True),
         model_init=lambda: classifier(),
         train_dataset=Sentences(),
         eval_dataset=Sentences(8),
         callbacks=[callback],
     )
-    trainer.hyperparameter_search(n_trials=2, backend="optuna")
-    assert list(Path(tmp_path / repo).glob("run-*")) and not callback.pushes
+    hub.stop()  # a search needs no Hub
+    try:
+        best = trainer.hyperparameter_search(
+            hp_space=lambda trial: {"learning_rate": trial.suggest_categorical("learning_rate", rates)},
+            n_trials=3,
+            backend="optuna",
+            sampler=optuna.samplers.GridSampler({"learning_rate": rates}, seed=0),
+        )
+        assert not callback.pushes and callback.summary().waiting == 0
+    finally:
+        hub.start()
+    assert {path.parent.name for path in (tmp_path / repo).glob("run-*/checkpoint-4")} == {
+        "run-0",
+        "run-1",
+        "run-2",
+    }
     assert caplog.text.count("The trials of a hyperparameter search are not pushed") == 1
+    trainer.args.learning_rate = best.hyperparameters["learning_rate"]
     trainer.train()
     callback.close()
-    assert titles(api, repo)[-1] == "End of training"
+    assert titles(api, repo)[-1] in ("Training in progress, step 4", "End of training")
+    saved = digests(tmp_path / repo / "checkpoint-4")
+    assert on_hub(tmp_path, repo) == root_of(saved) | below("last-checkpoint", saved)
+    card = (download(tmp_path, repo) / "README.md").read_text()
+    assert f"| `learning_rate` | {best.hyperparameters['learning_rate']} |" in card
