@@ -280,6 +280,18 @@ class HubSyncCallback(TrainerCallback):
         """On every rank: a sharded model can only be saved by all of them, so its last step has to be a save."""
         if is_sharded(args) and (state.global_step >= state.max_steps or control.should_training_stop):
             control.should_save = True
+        if control.should_save:
+            self._save_comes(args, state, control, **kwargs)
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if control.should_save:
+            self._save_comes(args, state, control, **kwargs)
+
+    @_on_pushing_process
+    def _save_comes(self, run: Run | NodeRun, state: TrainerState, **seen: Any) -> None:
+        run.will_save()
 
     @_on_pushing_process
     def on_evaluate(self, run: Run | NodeRun, state: TrainerState, **seen: Any) -> None:

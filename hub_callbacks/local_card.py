@@ -2,7 +2,8 @@
 
 TRL writes a card into `output_dir` before each save, sentence-transformers one into each checkpoint and, with the
 model, into `output_dir`. Such a card is merged into the text that was there; the next one takes its place, and
-what a person changed in between stays. Which lines were the last one's is noted in the file (`State.local`).
+what a person changed in between stays, for the file is looked at just before the library writes over it. Which
+lines were the last one's is noted in the file (`State.local`).
 """
 
 from __future__ import annotations
@@ -33,7 +34,20 @@ class LocalCard:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / README
+        self._stamp = _stamp(self.path)
         self._text = _read(self.path)
+
+    def look(self) -> None:
+        """Takes what a person has written since the last push, before a library writes over it."""
+        try:
+            stamp = _stamp(self.path)
+            text = None if stamp == self._stamp else _read(self.path)
+        except OSError as error:
+            logger.warning("%s could not be read: %s", self.path, error)
+            return
+        # No text and half of one look alike to an editor that has just begun to write.
+        if text is not None and text.strip() and not is_librarys(text):
+            self._stamp, self._text = stamp, text
 
     def bring_up(self, source: Path) -> Path | None:
         """The README.md to merge the card of a push into, with what a library has written since the last push.
@@ -61,7 +75,7 @@ class LocalCard:
             text = combine_edits(written, there, None) or there
         if text != there:
             _replace(self.path, text)
-        self._text = text
+        self._stamp, self._text = _stamp(self.path), text
         return self.path
 
 
@@ -97,6 +111,15 @@ def write_librarys(trainer: Any, options: Mapping[str, Any], hub_model_id: str) 
         method(**{name: value for name, value in wanted.items() if takes_all or name in parameters})
     except Exception as error:
         logger.warning("%s.create_model_card failed", type(trainer).__name__, exc_info=error)
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """What changes when a file is written: its time, in nanoseconds, and its size."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
 
 
 def _read(path: Path) -> str | None:

@@ -53,6 +53,9 @@ class NodeRun:
     def was_evaluated(self, state: Any, seen: dict[str, Any]) -> None:
         """Nothing: the card is the main process's."""
 
+    def will_save(self) -> None:
+        """Nothing: neither is README.md."""
+
     def was_saved(self, state: Any) -> None:
         if self._incomplete not in (None, state.global_step):
             self._send(self._incomplete, whatever_is_there=True)

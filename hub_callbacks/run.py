@@ -105,7 +105,12 @@ class Run:
         if self._card_due:
             self._push_card(state, self._message(state))
 
+    def will_save(self) -> None:
+        """A save comes, in which the library's Trainer may write over README.md."""
+        self._card.look()
+
     def was_evaluated(self, state: Any, seen: dict[str, Any]) -> None:
+        self.will_save()  # the best model so far is saved, perhaps: that is known only after the evaluation
         if not self._has_seen_evaluation and self.facts.setup:
             self._has_seen_evaluation = True
             self.learn(state, seen)  # the Trainer has made the loader of the evaluation only now

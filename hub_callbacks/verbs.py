@@ -91,6 +91,8 @@ def push_to_hub(
     request = read_request(callback.place_of(trainer.args), **options)
     if hasattr(trainer.callback_handler, "on_push_begin"):  # since transformers 5
         trainer.callback_handler.on_push_begin(trainer.args, trainer.state, trainer.control)
+    if run is not None:
+        run.will_save()
     before = _times(run.folder) if run else {}
     trainer.save_model(_internal_call=True)  # on every process: for a sharded model it is an operation of all
     if run is None:

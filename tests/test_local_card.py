@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 
 from hub_callbacks import HubSyncCallback
 from hub_callbacks.local_card import LocalCard, is_librarys
@@ -45,6 +45,34 @@ def test_the_next_run_still_knows_whose_text_is_whose(tmp_path: Path) -> None:
     local.bring_up(tmp_path)
     text = readme.read_text()
     assert "I wrote that." in text and "until 2" in text and "until 1" not in text
+
+
+def test_what_a_person_wrote_just_before_the_library_stays(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    local = LocalCard(tmp_path)
+    for step, mine in enumerate(["I wrote this.", "I wrote that.", "I wrote more."]):
+        before = readme.read_text() if readme.exists() else "# Mine\n\nText.\n"
+        readme.write_text(before.replace("Text.", mine).replace("I wrote this.", mine).replace("that", "more"))
+        local.look()
+        readme.write_text(librarys(step))
+        local.bring_up(tmp_path)
+    text = readme.read_text()
+    assert text.count("I wrote more.") == 1 and "until 2" in text
+    assert not any(old in text for old in ("this", "that", "until 0", "until 1"))
+
+
+@pytest.mark.parametrize("there", ["", " \n", librarys(2), None])
+def test_a_look_at_what_no_person_wrote_forgets_nothing(tmp_path: Path, there: str | None) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(MINE)
+    local = LocalCard(tmp_path)
+    readme.unlink()
+    if there is not None:
+        readme.write_text(there)
+    local.look()
+    readme.write_text(librarys(3))
+    local.bring_up(tmp_path)
+    assert "I wrote this." in readme.read_text() and "until 3" in readme.read_text()
 
 
 def test_a_card_in_the_checkpoint_is_merged_into_a_persons_readme(tmp_path: Path) -> None:
@@ -124,3 +152,42 @@ def test_a_subclass_that_was_never_trained_knows_the_repository_in_its_card(hub,
     callback.close()
     text = (download(tmp_path, repo) / "README.md").read_text()
     assert f"# Card of {repo}, at local/{repo}." in text or f"# Card of {repo}, at {repo}." in text
+
+
+class Writes(Trainer):
+    """Writes a card before each save, as TRL's do."""
+
+    def _save_checkpoint(self, *args, **kwargs):
+        (Path(self.args.output_dir) / "README.md").write_text(librarys(self.state.global_step))
+        super()._save_checkpoint(*args, **kwargs)
+
+
+class Person(TrainerCallback):
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == 1:
+            (Path(args.output_dir) / "README.md").write_text(MINE)
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        {"save_steps": 2},
+        {"save_strategy": "epoch"},
+        {"save_strategy": "best", "eval_strategy": "steps", "eval_steps": 2, "metric_for_best_model": "loss"},
+    ],
+    ids=["steps", "epoch", "best"],
+)
+def test_what_a_person_wrote_before_a_save_stays_whenever_that_is(hub, repo, tmp_path, when):
+    callback = HubSyncCallback()
+    trainer = Writes(
+        classifier(),
+        arguments(tmp_path / repo, max_steps=4, **when),
+        train_dataset=Sentences(),
+        eval_dataset=Sentences(8),
+        callbacks=[callback, Person()],
+    )
+    trainer.train()
+    callback.close()
+    for folder in (tmp_path / repo, download(tmp_path, repo)):
+        text = (folder / "README.md").read_text()
+        assert text.count("I wrote this.") == 1 and text.count("Trained until") == 1, text

@@ -171,6 +171,31 @@ def test_a_persons_readme_outlives_trls_and_so_does_an_edit_on_the_hub(hub, api,
     assert readme.read_text().count("I wrote this.") == 1  # where TRL alone would leave its own text
 
 
+class Person(TrainerCallback):
+    """Writes into README.md of `output_dir` in step 3, between the saves of 2 and 4."""
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        readme = Path(args.output_dir) / "README.md"
+        if state.global_step == 3:
+            readme.write_text(readme.read_text().replace("I wrote this.", "I wrote that.\n\nAnd more."))
+
+
+def test_what_a_person_writes_between_two_saves_outlives_trls(hub, api, repo, tmp_path):
+    (tmp_path / repo).mkdir()
+    readme = tmp_path / repo / "README.md"
+    readme.write_text("# My model\n\nI wrote this.\n")
+    callback = HubSyncCallback(hub_always_push=True)
+    trainer = sft(tmp_path, repo, callback, Person())
+    trainer.train()
+    readme.write_text(readme.read_text().replace("And more.", "And more to come."))
+    trainer.push_to_hub()
+    callback.close()
+    for text in (readme.read_text(), card(tmp_path, repo)):
+        for once in ("# My model", "I wrote that.", "And more to come.", "trained with SFT"):
+            assert text.count(once) == 1, once
+        assert "I wrote this." not in text
+
+
 def test_create_model_card_at_the_end_is_trls_own(hub, api, repo, tmp_path):
     """What `sft.py` calls where `push_to_hub` is not set; the callback pushes all the same."""
     callback = HubSyncCallback()
