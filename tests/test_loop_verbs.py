@@ -14,6 +14,7 @@ import torch
 from accelerate.state import AcceleratorState, PartialState
 from huggingface_hub import CommitInfo, ModelCard
 
+from cards import SAID, is_on, values
 from hub_callbacks import HubSync, HubSyncTrainerMixin, PushNotSent, SettingsError
 from hub_callbacks.loop import LoopVerbs
 from models import classifier
@@ -100,7 +101,7 @@ def test_push_to_hub_pushes_what_is_in_the_folder_in_one_commit(make, api, repo,
 def test_where_it_goes_can_be_said(make, hub, api, repo, output):
     name = repo[-12:].strip("-_") + "-l"
     token = hub.add_user(name)
-    sync = make(hub_model_id=f"{name}/x", finish_timeout=1)
+    sync = make(hub_model_id=f"{name}/x")
     assert sync.push_to_hub(create_repo=False, token=token) is None
     assert "create_repo=False" in sync.summary().why
     assert sync.push_to_hub("One", revision="dev").oid
@@ -169,17 +170,30 @@ def test_the_card_says_what_the_loop_has_said(make, repo, output, tmp_path):
         assert text in pushed.text, text
 
 
+@pytest.mark.parametrize("verb", ["create_model_card", "push_to_hub"])
+@pytest.mark.parametrize("without", ["dataset_language", "language"])
+def test_each_thing_said_of_the_model_is_on_the_card(make, repo, output, tmp_path, verb, without):
+    sync = make()
+    sync.describe(model=classifier())
+    sync.log({"eval_accuracy": 0.75}, step=1)
+    names = SAID.keys() - {without}
+    getattr(sync, verb)(**values(names))
+    folder = output if verb == "create_model_card" else download(tmp_path, repo)
+    card = ModelCard.load(folder / "README.md")
+    assert [name for name in names if not is_on(card, name)] == []
+
+
 def test_a_bad_value_is_said_before_anything_is_queued(make, output):
     sync = make()
-    for values in (
+    for bad in (
         {"tags": "no tag"},
         {"run_as_future": 1},
         {"commit_message": ""},
         {"token": ""},
         {"unknown": 1},
     ):
-        with pytest.raises(SettingsError, match=next(iter(values)).rstrip("s")):
-            sync.push_to_hub(**values)
+        with pytest.raises(SettingsError, match=next(iter(bad)).rstrip("s")):
+            sync.push_to_hub(**bad)
     with pytest.raises(SettingsError, match="language"):
         sync.create_model_card(language=3)
     assert not sync.pushes

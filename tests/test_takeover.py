@@ -11,9 +11,10 @@ import torch
 from huggingface_hub import CommitInfo, ModelCard
 from transformers import Trainer
 
+from cards import SAID, is_on, values
 from hub_callbacks import HubSyncCallback, SettingsError, takeover
 from hub_callbacks.card_facts import CARD_PARAMETERS
-from models import Sentences, arguments, classifier
+from models import Sentences, accuracy, arguments, classifier
 from runs import digests, download, on_hub, root_of, titles, train
 
 
@@ -25,9 +26,14 @@ def script(tmp_path, repo, keywords=None, **changes):
         arguments(tmp_path / repo, push_to_hub=True, **changes),
         train_dataset=Sentences(),
         eval_dataset=Sentences(8),
+        compute_metrics=accuracy,
         callbacks=[callback],
     )
     return trainer, callback
+
+
+def pushed(tmp_path, repo):
+    return ModelCard.load(download(tmp_path, repo) / "README.md")
 
 
 def test_nothing_is_pushed_twice(hub, api, repo, tmp_path):
@@ -107,6 +113,17 @@ def test_a_bad_value_for_a_final_push_is_said_before_anything_is_done(hub, repo,
         trainer.push_to_hub(**values)
     assert not callback.pushes and not (tmp_path / repo / "model.safetensors").exists()
     callback.close()
+
+
+@pytest.mark.parametrize("verb", ["create_model_card", "push_to_hub"])
+def test_each_card_keyword_of_a_script_is_on_the_card(hub, repo, tmp_path, verb):
+    trainer, callback = script(tmp_path, repo)
+    trainer.evaluate()  # what a result was measured on is said with the result
+    names = SAID.keys() - {"dataset_language"}  # the Trainer does not know that
+    getattr(trainer, verb)(**values(names))
+    callback.close()
+    card = ModelCard.load(tmp_path / repo / "README.md") if verb == "create_model_card" else pushed(tmp_path, repo)
+    assert [name for name in names if not is_on(card, name)] == []
 
 
 def test_what_cannot_be_said_of_a_model_is_left_out_and_a_script_goes_on(hub, repo, tmp_path, caplog):

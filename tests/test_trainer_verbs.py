@@ -15,6 +15,7 @@ from transformers import (
     Trainer,
 )
 
+from cards import SAID, is_on, values
 from hub_callbacks import HubSyncCallback, HubSyncTrainer, HubSyncTrainerMixin, PushNotSent, SettingsError
 from hub_callbacks.callback import find
 from models import Sentences, accuracy, arguments, classifier
@@ -128,34 +129,26 @@ def test_a_token_that_is_none_is_said(make, token):
 
 # -- create_model_card
 
-CARD = {
-    "language": ("en", "language", "en"),
-    "license": ("mit", "license", "mit"),
-    "tags": (["demo"], "tags", "demo"),
-    "model_name": ("My own model", None, "# My own model"),
-    "finetuned_from": ("local/base", "base_model", "local/base"),
-    "tasks": ("fill-mask", "pipeline_tag", "fill-mask"),
-    "dataset_tags": ("local/data", "datasets", "local/data"),
-    "dataset": ("The data", None, "The data"),
-    "dataset_args": ("config: plain", "model-index", "config: plain"),
-    "dataset_language": ("fr", "language", "fr"),
-}
 
-
-@pytest.mark.parametrize("name", CARD)
+@pytest.mark.parametrize("name", SAID)
 def test_each_parameter_of_create_model_card_is_on_the_card(make, name, repo, tmp_path):
-    value, key, there = CARD[name]
     trainer = make()
     trainer.evaluate()  # what a result was measured on is said with the result
-    options = {"dataset_tags": "local/data"} if name.startswith("dataset_a") else {}
-    without, card = trainer.create_model_card(**options), trainer.create_model_card(**options, **{name: value})
+    options = values(["dataset_tags"] if name.startswith("dataset_a") else [])
+    without, card = trainer.create_model_card(**options), trainer.create_model_card(**options | values([name]))
     assert isinstance(card, ModelCard)
     assert (tmp_path / repo / "README.md").read_text() == str(card)
+    assert is_on(card, name) and not is_on(without, name)
 
-    def shows(card):
-        return there in str(card if key is None else card.data.to_dict().get(key))
 
-    assert shows(card) and not shows(without)
+@pytest.mark.parametrize("without", ["dataset_language", "language"])
+def test_each_card_keyword_of_push_to_hub_is_on_the_card(make, repo, tmp_path, without):
+    trainer = make()
+    trainer.evaluate()
+    names = SAID.keys() - {without}
+    trainer.push_to_hub(**values(names))
+    card = ModelCard.load(download(tmp_path, repo) / "README.md")
+    assert [name for name in names if not is_on(card, name)] == []
 
 
 def test_create_model_card_takes_its_parameters_in_order(make):
