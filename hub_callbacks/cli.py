@@ -145,6 +145,7 @@ class _Foreground(Signals):
         self._ledger.new_entries()
         self._patience = patience
         self._quiet = quiet
+        self._has_waited = False
         self._last_success = time.monotonic()
 
     def report(self) -> None:
@@ -154,6 +155,11 @@ class _Foreground(Signals):
             if not self._quiet and entry.state != ledger.RUNNING:
                 typer.echo(_line(entry))
         self.stop = time.monotonic() - self._last_success > self._patience
+
+    def waits_for_turn(self) -> None:
+        if not self._has_waited:
+            self._has_waited = True
+            typer.echo("Another process sends from here, a training perhaps; waiting until it cannot.", err=True)
 
     def sleep(self, seconds: float, *, until_new: bool = True) -> None:
         left = self._patience - (time.monotonic() - self._last_success)

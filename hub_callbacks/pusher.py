@@ -70,38 +70,46 @@ class Pusher:
     _agenda: Agenda = field(default_factory=Agenda)
     _asked_with: str | None = None
     _turn: tuple[int, int] | None = None
+    _lock: BaseFileLock | None = None
 
     def run(self) -> None:
         """Sends until `signals` ends it. Waits for its turn where another process sends from this outbox."""
-        lock = self._take_turn()
-        if lock is not None:
-            try:
+        try:
+            if self._take_turn():
                 self._run()
-            finally:
-                lock.release()
+        finally:
+            self._end_turn()
 
-    def _take_turn(self) -> BaseFileLock | None:
-        """The lock of this outbox, acquired; `None` when told to stop before."""
+    def _take_turn(self) -> bool:
+        """Whether this process is the one that sends from now on; not when told to stop before."""
         while not self.signals.stop:
             try:
-                lock = self.outbox.lock()
-                lock.acquire(timeout=0)
-                return lock
+                self._lock = self.outbox.lock()
+                self._lock.acquire(timeout=0)
+                return True
             except TimeoutError:
+                self.signals.waits_for_turn()
                 self.signals.sleep(1, until_new=False)
             except OSError as error:
                 if self.signals.drain:
                     raise
                 logger.warning("%s cannot be locked: %s", self.outbox.root, error)
                 self.signals.sleep(60)
-        return None
+        return False
 
-    def _run(self) -> None:
+    def _end_turn(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+
+    def _look_what_is_done(self) -> None:
         self._turn = self.outbox.identity()
         self.outbox.sweep()
         for entry in self.outbox.ledger.all_entries():
             if entry.state == ledger.DONE and entry.place:
                 self._note_done(entry.push, entry.place, entry.slots)
+
+    def _run(self) -> None:
+        self._look_what_is_done()
         while not self._finished():
             retrying = tenacity.Retrying(
                 wait=self._wait,
@@ -345,7 +353,12 @@ class Pusher:
         if not self._refused:
             self.signals.sleep(5)
             return
+        # What this process may not send (it is offline, for one), `sync` may, from here or another machine.
+        self._end_turn()
         self.signals.sleep(LOOK_FOR_TOKEN_EVERY)
+        if self._take_turn():
+            self._look_what_is_done()
+            self.signals.report()
         if self.repository.token != self._asked_with:
             self._refused.clear()
 

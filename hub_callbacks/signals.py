@@ -67,6 +67,9 @@ class Signals:
     def report(self) -> None:
         """The ledger has grown."""
 
+    def waits_for_turn(self) -> None:
+        """Another process sends from this outbox; said each time that it is looked."""
+
     def sent(self, size: int) -> None:
         """The push under way has sent `size` bytes so far."""
 

@@ -26,7 +26,7 @@ def stage(
         staged: The folder of the push.
         card: The facts that the model card is made from.
         readme: A README.md with a person's text.
-        replacements: File name → content that is pushed in its place.
+        replacements: File, relative to its part's folder → content that is pushed in its place.
 
     Returns:
         The plan's parts with their files frozen.
@@ -42,7 +42,7 @@ def stage(
             source = part.source / file
             if source not in frozen:
                 stored = f"files/{len(frozen):04d}{source.suffix[:16]}"  # a name may be as long as names can be
-                content = (replacements or {}).get(source.name)
+                content = (replacements or {}).get(file)
                 if content is None:
                     frozen[source] = freeze(source, staged, stored, part.copied)
                 else:

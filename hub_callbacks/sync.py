@@ -233,7 +233,7 @@ class HubSync(LoopVerbs):
             plan: What goes where.
             card: The facts that the model card is made from.
             readme: A README.md with a person's text, to merge the card into.
-            replacements: File name → content that is pushed in its place.
+            replacements: File, relative to its part's folder → content that is pushed in its place.
             request: What a call of `push_to_hub` asks for beyond the plan.
 
         Returns:

@@ -262,6 +262,25 @@ def test_a_new_token_sends_what_was_refused(sender, hub, monkeypatch):
         thread.join()
 
 
+def test_who_may_not_send_lets_another_process_send(sender, hub, monkeypatch):
+    monkeypatch.setattr("hub_callbacks.pusher.LOOK_FOR_TOKEN_EVERY", 2)
+    refused = sender.put({MODEL: b"1"})
+    signals = Signals(drain=False, orders=Orders(longest_wait=0.05))
+    pusher = Pusher(sender.outbox, Repository(lambda: "hf_of_nobody"), signals)
+    thread = threading.Thread(target=pusher.run)
+    thread.start()
+    try:
+        wait_until(lambda: sender.states().get(refused.id) == ledger.REFUSED)
+        sender.send()
+        assert sender.states() == {refused.id: ledger.DONE}
+        sender.put({MODEL: b"2"})
+        wait_until(lambda: ledger.REFUSED in sender.states().values())  # its turn again
+    finally:
+        signals.stop = True
+        signals.ring()
+        thread.join()
+
+
 def test_a_push_that_fails_again_and_again_lets_others_pass(sender, hub, monkeypatch):
     poison, good = sender.put({"checkpoint-1": b"1"}), sender.put({"checkpoint-2": b"2"})
     real = sending.send

@@ -16,7 +16,7 @@ from hub_callbacks.plan import plan_save
 from hub_callbacks.redaction import SCAN_BELOW, has_token, hide, secret_in, training_args_without_tokens
 from hub_callbacks.signals import Orders
 from models import arguments
-from runs import train
+from runs import digests, on_hub, train
 from savers import CARD, Run
 
 HF = "hf_" + "aB3" * 12
@@ -132,6 +132,15 @@ def test_no_token_is_anywhere_after_pushes_that_work_and_fail(hub, api, repo, tm
         assert token not in there.read_bytes()
     named = " ".join(summary.notes)
     assert all(name in named for name in ("run.log", ".env", "deploy.pem")), "what was left out is named"
+
+
+def test_only_the_runs_own_training_arguments_are_written_anew(hub, api, repo, tmp_path):
+    other = tmp_path / repo / "teacher" / "training_args.bin"
+    other.parent.mkdir(parents=True)
+    torch.save({"of": "another training"}, other)
+    trainer, _, _ = train(tmp_path, repo, hub_token=hub.token)
+    trainer.push_to_hub()
+    assert on_hub(tmp_path, repo)["teacher/training_args.bin"] == digests(other.parent)["training_args.bin"]
 
 
 @pytest.mark.parametrize("secret", [HF, None], ids=["well_known", "in_use"])
