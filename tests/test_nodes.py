@@ -11,7 +11,9 @@ import transformers
 
 from hub_callbacks.checkpoint_manifest import NAME, load
 from hub_callbacks.localhub import Fault, Hang
+from hub_callbacks.outbox import Outbox
 from hub_callbacks.plan import MEETING
+from hub_callbacks.settings import OUTBOX_NAME
 from jobs import nodes_of, run_on_nodes, write_script
 from runs import below, digests, download, on_hub, titles
 from savers import wait_until
@@ -105,7 +107,7 @@ def test_a_node_that_dies_in_its_upload_leaves_the_checkpoint_before_current(hub
         with hub.inject(Fault(f"POST /preupload/{MEETING}", Hang())) as hanging:
             for step in ("2", "3"):
                 (gate / step).touch()
-            wait_until(lambda: hanging.hits > 0 and "000003" in waiting_in(folders[0]), 60)
+            wait_until(lambda: hanging.hits > 0 and "Training in progress, step 4" in waiting_in(folders[0]))
             other.kill()
             main.kill()
     at_two = digests(folders[1] / "checkpoint-2") | digests(folders[0] / "checkpoint-2")
@@ -124,7 +126,7 @@ def test_a_node_that_dies_in_its_upload_leaves_the_checkpoint_before_current(hub
 
 
 def waiting_in(folder: Path) -> list[str]:
-    return [path.name for path in (folder / "_hub_sync" / "pushes").glob("*")]
+    return [push.message for push in Outbox(folder / OUTBOX_NAME).pending()]
 
 
 RESUME = """
