@@ -7,11 +7,12 @@ folder is looked at again at the next step, in which all processes have to take 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import time
 import zipfile
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,19 @@ def wait_for_ranks(checkpoint: Path, args: Any, ranks: Iterable[int] | None = No
         time.sleep(0.02)
 
 
-def unannounced(written: Iterable[Path], saved: Collection[int], since: float) -> list[int]:
+def stamps(files: Iterable[Path]) -> dict[Path, tuple[int, int, int]]:
+    """File → what changes when it is written anew. No clock is asked: that of a file server may be another."""
+    found = {}
+    for file in files:
+        with contextlib.suppress(FileNotFoundError):
+            stat = file.stat()
+            found[file] = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
+    return found
+
+
+def unannounced(
+    written: Iterable[Path], saved: Collection[int], before: Mapping[Path, tuple[int, int, int]]
+) -> list[int]:
     """Steps of checkpoints of a training that no save was announced for.
 
     The Trainer writes one on SIGTERM (`enable_jit_checkpoint`), in the middle of a step.
@@ -69,12 +82,12 @@ def unannounced(written: Iterable[Path], saved: Collection[int], since: float) -
     Args:
         written: A file of each checkpoint folder that may be one, which is written late.
         saved: Steps that the training has announced.
-        since: When the training began, in seconds since the epoch; what is older is another one's.
+        before: `stamps` of these files when the training began; what has not changed since is another one's.
     """
     found = []
-    for file in written:
+    for file, stamp in stamps(written).items():
         step = file.parent.name.rpartition("-")[2]
-        if step.isdigit() and int(step) not in saved and file.stat().st_mtime >= since:
+        if step.isdigit() and int(step) not in saved and before.get(file) != stamp:
             found.append(int(step))
     return sorted(found)
 

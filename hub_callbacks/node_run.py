@@ -7,12 +7,12 @@ main process makes the one commit of a save.
 from __future__ import annotations
 
 import logging
-import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .checkpoint import is_complete, is_marked_incomplete, unannounced, wait_for_ranks
+from .checkpoint import is_complete, is_marked_incomplete, stamps, unannounced, wait_for_ranks
 from .manifest import Target
 from .nodes import Nodes
 from .plan import MEETING, plan_node_files
@@ -40,7 +40,7 @@ class NodeRun:
         self.sync = HubSync(settings)
         self._nodes = nodes
         self._target = Target(nodes.hub_model_id, f"{MEETING}-{nodes.training}", settings.hub_private_repo)
-        self._began = time.time()
+        self._before = stamps(self._states())
         self._saved: set[int] = set()
         self._incomplete: int | None = None
         self.sync.start(self._target)
@@ -66,9 +66,12 @@ class NodeRun:
         if self._incomplete is not None:
             wait_for_ranks(self._checkpoint(self._incomplete), self.args, self._nodes.ranks_here)
             self._send(self._incomplete, whatever_is_there=True)
-        written = self.folder.glob(f"checkpoint-*/rng_state_{self._nodes.rank}.pth")
-        for step in unannounced(written, self._saved, self._began):
+        for step in unannounced(self._states(), self._saved, self._before):
             self._send(step, is_urgent=True)
+
+    def _states(self) -> Iterator[Path]:
+        """Of each checkpoint in the folder, the file of this process that is written last."""
+        return self.folder.glob(f"checkpoint-*/rng_state_{self._nodes.rank}.pth")
 
     def _checkpoint(self, step: int) -> Path:
         return self.folder / f"checkpoint-{step}"

@@ -7,8 +7,7 @@ writes. `settings.output_dir` says where the outbox is.
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from .checkpoint import (
     find_checkpoint,
     is_complete,
     is_marked_incomplete,
+    stamps,
     step_of,
     unannounced,
     wait_for_ranks,
@@ -69,7 +69,7 @@ class Run:
         self.sync.start()
         self.facts = CardFacts(settings.template)
         self._card = LocalCard(self.folder)
-        self._began = 0.0
+        self._before: dict[Path, tuple[int, int, int]] = {}
         self._is_training = False
         self.is_ending = False
         self._has_seen_evaluation = False
@@ -87,7 +87,7 @@ class Run:
             nodes: The nodes of the job, where it has several.
         """
         self._nodes = nodes
-        self._began = time.time()
+        self._before = stamps(self._states())
         self._is_training = True
         self._has_seen_evaluation = self._card_due = False
         self._saved.clear()
@@ -134,8 +134,7 @@ class Run:
         if self._incomplete is not None:
             wait_for_ranks(self._checkpoint(self._incomplete), self.args, self._ranks)
             self._push_checkpoint(self._incomplete, state, whatever_is_there=True)
-        written = self.folder.glob(f"checkpoint-*/{TRAINER_STATE}")
-        for step in unannounced(written, self._saved, self._began):
+        for step in unannounced(self._states(), self._saved, self._before):
             self._push_checkpoint(step, state, is_urgent=True)
         with final_model(self.args, state, self.folder, self._saved, self.sync.outbox, seen) as found:
             if found is None:
@@ -198,6 +197,10 @@ class Run:
             is_ours = self._meeting is not None and branch == self._meeting.branch
             self.sync.remove_branch(branch, is_awaited=is_ours)
             self.sync.outbox.forget_branch(branch)
+
+    def _states(self) -> Iterator[Path]:
+        """Of each checkpoint in the folder, the file that is written last."""
+        return self.folder.glob(f"checkpoint-*/{TRAINER_STATE}")
 
     def _checkpoint(self, step: int) -> Path:
         return self.folder / f"checkpoint-{step}"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from hub_callbacks.checkpoint import TRAINER_STATE, gaps, problem_of
+from hub_callbacks.checkpoint import TRAINER_STATE, gaps, problem_of, stamps, unannounced
 
 
 @pytest.fixture
@@ -59,3 +61,16 @@ def test_a_process_that_had_not_written_its_random_state(checkpoint):
 
 def test_a_checkpoint_without_optimizer_lacks_nothing():
     assert gaps(["model.safetensors", TRAINER_STATE], world_size=2) is None
+
+
+def test_what_was_written_since_is_known_whatever_the_clocks_say(checkpoint):
+    older = checkpoint / TRAINER_STATE
+    before = stamps([older])
+    newer = checkpoint.parent / "checkpoint-4" / TRAINER_STATE
+    newer.parent.mkdir()
+    newer.write_text('{"global_step": 4}')
+    os.utime(newer, (1, 1))  # a file server may be behind, and a clock may have been set back
+    assert unannounced([older, newer], {}, before) == [4]
+    assert unannounced([older, newer], {4}, before) == []
+    older.write_text('{"global_step": 3, "again": true}')
+    assert unannounced([older, newer], {}, before) == [3, 4]
