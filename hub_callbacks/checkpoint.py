@@ -28,7 +28,7 @@ TRAINER_STATE = "trainer_state.json"
 # transformers/trainer.py, accelerate/utils/constants.py: *_NAME constants
 _WEIGHTS = re.compile(r".*\.safetensors|(.*/)?(pytorch_model|adapter_model\.bin)|global_step\d+/")
 _OPTIMIZER = re.compile(r".*optimizer|global_step\d+/")
-_RANDOM_STATE = re.compile(r"rng_state(_\d+)?\.pth")
+_RANDOM_STATE = re.compile(r"rng_state(_(?P<rank>\d+))?\.pth")
 _TORCH_FILE = re.compile(r".*\.pth?$|(pytorch_model|adapter_model|training_args|optimizer|scheduler).*\.bin$")
 
 
@@ -118,6 +118,17 @@ def gaps(files: Collection[str], world_size: int | None) -> str | None:
     return None
 
 
+def processes_that_wrote(checkpoints: Iterable[Path]) -> int:
+    """How many processes saved the checkpoints of a folder, by the random states in all of them; 0 is unknown.
+
+    One that was cut off has too few of them, so one alone does not tell.
+    """
+    states = (
+        _RANDOM_STATE.fullmatch(file.name) for folder in checkpoints for file in folder.glob("rng_state_*.pth")
+    )
+    return max((int(state["rank"]) + 1 for state in states if state and state["rank"]), default=0)
+
+
 def problem_of(checkpoint: Path, world_size: int | None = None) -> str | None:
     """Why a checkpoint folder on this disk cannot be continued from; `None` when it can.
 
@@ -126,8 +137,7 @@ def problem_of(checkpoint: Path, world_size: int | None = None) -> str | None:
     them.
 
     Args:
-        world_size: Number of processes that are to continue; files of that many are expected where it was more
-            than one that wrote it.
+        world_size: Number of processes whose files are expected where it was more than one that wrote it.
     """
     if not checkpoint.is_dir():
         return "it is not there"

@@ -12,9 +12,10 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import tenacity
-from huggingface_hub import HfApi, get_token, hf_hub_download
+from huggingface_hub import HfApi, ModelInfo, get_token, hf_hub_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
     LocalEntryNotFoundError,
@@ -26,15 +27,17 @@ from tqdm.contrib.concurrent import thread_map
 
 from . import checkpoint_manifest
 from .checkpoint_manifest import CheckpointManifest, FileFacts
+from .errors import ResumeError
 from .plan import LAST_CHECKPOINT, checkpoint_step
 from .verdict import judge
 
+T = TypeVar("T")
 ANSWER_WITHIN = 30.0
 """Seconds that the Hub has for the first answer."""
 WORKERS = 8
 """Files that are downloaded at a time."""
 TRIES = 6
-"""Attempts at a download before it counts as failed; each goes on where the one before stopped."""
+"""Attempts before a download or a question counts as failed; a download goes on where it stopped."""
 LONGEST_WAIT = 30.0  # seconds between two of them
 HISTORY = 100
 """Commits that are looked through for an older `last-checkpoint`."""
@@ -88,7 +91,8 @@ class Downloads:
     def repo_id(self) -> str:
         """With its owner."""
         if "/" not in self._repo_id:
-            self._repo_id = f"{self._api.whoami(token=self._token)['name']}/{self._repo_id}"
+            user = _asking(lambda: self._api.whoami(token=self._token))
+            self._repo_id = f"{user['name']}/{self._repo_id}"
         return self._repo_id
 
     def checkpoints(self, revision: str | None = None) -> Iterator[HubCheckpoint]:
@@ -110,13 +114,18 @@ class Downloads:
     def _branches(self, template: str) -> list[str]:
         before, _, after = template.partition("{step}")
         pattern = re.compile(re.escape(before) + r"(\d+)" + re.escape(after))
-        self._api.model_info(self.repo_id, timeout=ANSWER_WITHIN, token=self._token)
-        branches = self._api.list_repo_refs(self.repo_id, token=self._token).branches
+        self._info(None)
+        branches = _asking(lambda: self._api.list_repo_refs(self.repo_id, token=self._token)).branches
         matches = [match for branch in branches if (match := pattern.fullmatch(branch.name))]
         return [match[0] for match in sorted(matches, key=lambda match: int(match[1]), reverse=True)]
 
+    def _info(self, revision: str | None) -> ModelInfo:
+        return _asking(
+            lambda: self._api.model_info(self.repo_id, revision=revision, timeout=ANSWER_WITHIN, token=self._token)
+        )
+
     def _at(self, revision: str | None) -> Iterator[HubCheckpoint]:
-        info = self._api.model_info(self.repo_id, revision=revision, timeout=ANSWER_WITHIN, token=self._token)
+        info = self._info(revision)
         assert info.sha is not None
         names = {file.rfilename.partition("/")[0] for file in info.siblings or () if "/" in file.rfilename}
         found = [
@@ -140,7 +149,7 @@ class Downloads:
             step: One that is looked for: commits whose title names it come first, however far back.
         """
         seen: set[int] = set()
-        history = self._api.list_repo_commits(self.repo_id, revision=commit, token=self._token)
+        history = _asking(lambda: self._api.list_repo_commits(self.repo_id, revision=commit, token=self._token))
         titled = [known for known in history if step is not None and known.title.endswith(f"step {step}")]
         for known in titled + history[:HISTORY]:
             try:
@@ -161,6 +170,7 @@ class Downloads:
         """
         Raises:
             Damaged: when there is none that can be read.
+            ResumeError: when it could not be downloaded.
         """
         if checkpoint not in self._manifests:
             found = self._read_manifest(checkpoint.folder, checkpoint.commit)
@@ -179,6 +189,12 @@ class Downloads:
                 raise Damaged(why) from None
             except ValueError as error:
                 raise Damaged(str(error)) from None
+            except Exception as error:
+                raise ResumeError(
+                    f"{folder} of {self.repo_id} is there, and its {checkpoint_manifest.NAME} could not be "
+                    f"downloaded ({type(error).__name__}: {error}). Nothing is lost: start again when the Hub can "
+                    "be reached."
+                ) from error
 
     def fetch(self, checkpoint: HubCheckpoint, into: Path) -> Path:
         """Downloads the files that the manifest names, with a progress bar, and compares them with it.
@@ -241,17 +257,21 @@ def _sha256(file: Path) -> str:
 
 def _retrying(call: Callable[[], Path]) -> Path:
     """Another attempt where one can work; a missing file is an answer, and no network is none."""
-    retrying = tenacity.Retrying(
-        stop=tenacity.stop_after_attempt(TRIES),
-        wait=tenacity.wait_random_exponential(multiplier=1, max=LONGEST_WAIT),
-        retry=tenacity.retry_if_exception(
-            lambda error: (
-                isinstance(error, Exception) and (isinstance(error, LocalEntryNotFoundError) or judge(error).again)
-            )
-        ),
-        reraise=True,
-    )
     try:
-        return retrying(call)
+        return _attempts(lambda error: isinstance(error, LocalEntryNotFoundError) or judge(error).again)(call)
     except LocalEntryNotFoundError as error:  # it is an EntryNotFoundError, too
         raise ConnectionError(str(error)) from error
+
+
+def _asking(call: Callable[[], T]) -> T:
+    """Another attempt where the Hub has answered, and one can work. Without a network nobody waits for one."""
+    return _attempts(lambda error: getattr(error, "response", None) is not None and judge(error).again)(call)
+
+
+def _attempts(is_worth_it: Callable[[Exception], bool]) -> tenacity.Retrying:
+    return tenacity.Retrying(
+        stop=tenacity.stop_after_attempt(TRIES),
+        wait=tenacity.wait_random_exponential(multiplier=1, max=LONGEST_WAIT),
+        retry=tenacity.retry_if_exception(lambda error: isinstance(error, Exception) and is_worth_it(error)),
+        reraise=True,
+    )

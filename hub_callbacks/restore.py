@@ -18,12 +18,12 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from filelock import FileLock
 
-from .checkpoint import TRAINER_STATE, gaps, problem_of
+from .checkpoint import TRAINER_STATE, gaps, problem_of, processes_that_wrote
 from .checkpoint_manifest import CheckpointManifest
 from .downloads import Damaged, Downloads, HubCheckpoint
 from .errors import ResumeError
@@ -71,6 +71,7 @@ class Search:
     revision: str | None = None
     world_size: int | None = None
     passed_over: list[str] = field(default_factory=list)
+    _writers: int | None = None
     _waiting: dict[int, tuple[Push, PushPart]] = field(default_factory=dict)
     _on_hub: Iterator[HubCheckpoint] | None = None
     _next: HubCheckpoint | None = None
@@ -85,7 +86,7 @@ class Search:
         Raises:
             ResumeError: when there is a checkpoint on the Hub that cannot be fetched now.
         """
-        nodes = [found for found in team.exchange(self.steps_here() if team.is_local_main else None) if found]
+        nodes = [found for found in team.together(self.steps_here if team.is_local_main else set) if found]
         is_everywhere = len(nodes) == sum(team.exchange(team.is_local_main))
         common = set.intersection(*nodes) if nodes and is_everywhere else set()
         is_begun = bool(nodes)
@@ -97,7 +98,8 @@ class Search:
             problems = [outcome for outcome in made if isinstance(outcome, str)]
             self.passed_over += problems
             if not problems:
-                return next(outcome for outcome in made if isinstance(outcome, Restored))
+                found = next(outcome for outcome in made if isinstance(outcome, Restored))
+                return replace(found, folder=self._folder(found.step))  # nodes may name their folders differently
             self._rejected.add(choice)
             common.discard(choice if isinstance(choice, int) else -1)
             self._on_hub = self._next = None  # what was in the outbox may be there by now
@@ -105,14 +107,19 @@ class Search:
     def steps_here(self) -> set[int]:
         """Steps of the complete checkpoints in the folder and of those that wait in the outbox."""
         found = set()
-        for folder in self.output_dir.glob("checkpoint-*"):
-            step = checkpoint_step(folder.name)
-            if step is not None:
-                problem = problem_of(folder, self.world_size)
-                if problem is None:
-                    found.add(step)
-                else:
-                    self.passed_over.append(f"{folder}: {problem}")
+        folders = {
+            step: folder
+            for folder in self.output_dir.glob("checkpoint-*")
+            if (step := checkpoint_step(folder.name)) is not None
+        }
+        if self.world_size is not None:
+            self._writers = min(self.world_size, processes_that_wrote(folders.values()) or self.world_size)
+        for step, folder in folders.items():
+            problem = problem_of(folder, self._writers)
+            if problem is None:
+                found.add(step)
+            else:
+                self.passed_over.append(f"{folder}: {problem}")
         for push in self.outbox.pending() if self.outbox.root.is_dir() else ():
             for part in push.parts:
                 names = [path.removeprefix(f"{part.prefix}/") for path in part.files]
@@ -123,7 +130,7 @@ class Search:
     def _choose(self, common: set[int], is_begun: bool) -> int | HubCheckpoint | None:
         """The next to be tried: a step that each node has, or what the Hub has."""
         here = max(common, default=-1)
-        while (there := self._newest_on_hub()) is not None and there.step > here:
+        while (there := self._newest_on_hub(here)) is not None and there.step > here:
             try:
                 assert self.downloads is not None
                 manifest = self.downloads.manifest(there)
@@ -142,13 +149,19 @@ class Search:
                 self._next = None
         return here if here >= 0 else None
 
-    def _newest_on_hub(self) -> HubCheckpoint | None:
+    def _newest_on_hub(self, here: int) -> HubCheckpoint | None:
+        """
+        Args:
+            here: The newest step on this machine; -1 where there is none.
+        """
         if self.downloads is not None and self._next is None:
             try:
                 if self._on_hub is None:
                     self._on_hub = self.downloads.checkpoints(self.revision)
                 self._next = next((found for found in self._on_hub if found not in self._rejected), None)
             except Exception as error:
+                if isinstance(error, ResumeError) and here < 0:
+                    raise
                 why = " ".join(str(error).split())[:200]
                 self.passed_over.append(
                     f"the Hub ({type(error).__name__}: {why}); only what is on this machine was looked at"
@@ -175,7 +188,7 @@ class Search:
 
     def _world_size_of(self, choice: int | HubCheckpoint) -> int | None:
         if isinstance(choice, int):
-            return self.world_size
+            return self._writers
         assert self.downloads is not None
         return self.downloads.manifest(choice).origin.world_size
 
@@ -206,8 +219,8 @@ class Search:
         manifest = self.downloads.manifest(choice)
         fetched = self._download(choice)
         self._make_local(fetched, choice)
+        self.outbox.adopt(manifest.run)  # before: a kill between the two must not make it another run's
         folder = self._place(fetched, choice.step)
-        self.outbox.adopt(manifest.run)
         shutil.rmtree(self.output_dir / OUTBOX_NAME / "incoming", ignore_errors=True)
         return Restored(folder, choice.step, str(choice), manifest)
 
@@ -237,10 +250,12 @@ class Search:
         state = json.loads(file.read_text(encoding="utf-8"))
         recorded = state.get("best_model_checkpoint")
         step = checkpoint_step(ntpath.basename(recorded)) if recorded else None
-        if step is None or problem_of(Path(recorded)) is None:
+        if step is None:
             return
         best = self._folder(step)
         is_here = step == state["global_step"] or problem_of(best) is None
+        if Path(recorded) == best if is_here else problem_of(Path(recorded)) is None:
+            return
         if not is_here and (choice is None or not self._fetch_best(step, choice)):
             self.passed_over.append(
                 f"the best checkpoint (step {step}), which that of step {state['global_step']} refers to, is "
@@ -273,8 +288,9 @@ class Search:
     def _place(self, incoming: Path, step: int) -> Path:
         folder = self._folder(step)
         if folder.exists():
-            self.outbox.set_aside_folder.mkdir(parents=True, exist_ok=True)
-            aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=self.outbox.set_aside_folder))
+            set_aside = self.output_dir / OUTBOX_NAME / "set-aside"  # the outbox may be on another disk
+            set_aside.mkdir(parents=True, exist_ok=True)
+            aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=set_aside))
             folder.rename(aside / folder.name)
             self.passed_over.append(f"the incomplete {folder} was moved to {aside}")
         os.utime(incoming)  # the Trainer rotates by time, and this one is as new as can be

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,9 +19,12 @@ from hub_callbacks import ResumeError, latest_checkpoint
 from hub_callbacks.checkpoint import TRAINER_STATE, problem_of
 from hub_callbacks.checkpoint_manifest import NAME
 from hub_callbacks.cli import app
+from hub_callbacks.downloads import Downloads
 from hub_callbacks.localhub import Answer, Fault
 from hub_callbacks.outbox import Outbox
+from hub_callbacks.restore import Search
 from hub_callbacks.settings import OUTBOX_NAME
+from hub_callbacks.team import Alone
 from models import arguments
 from runs import commit_titled, digests, titles, train
 
@@ -34,9 +40,9 @@ def said(caplog):
     return lambda: caplog.text
 
 
-def saved_files(witness, step):
-    """What the Trainer wrote; training_args.bin goes out without what is private."""
-    return witness.checkpoints[step]
+@pytest.fixture
+def asked_once(monkeypatch):
+    monkeypatch.setattr("hub_callbacks.downloads.TRIES", 1)
 
 
 def change(api, repo, *operations):
@@ -57,7 +63,7 @@ def test_none_where_the_repository_holds_no_checkpoint(hub, api, repo, output_di
     assert latest_checkpoint(arguments(output_dir), hub_revision="no-such-branch") is None
 
 
-def test_none_and_a_warning_without_a_network(hub, api, repo, output_dir, said):
+def test_none_and_a_warning_without_a_network(hub, api, repo, output_dir, asked_once, said):
     train(output_dir.parent, repo, hub_strategy="checkpoint")
     shutil.rmtree(output_dir)
     with hub.inject(Fault("*", Answer(503))):
@@ -65,10 +71,28 @@ def test_none_and_a_warning_without_a_network(hub, api, repo, output_dir, said):
     assert "only what is on this machine" in said()
 
 
+def test_a_hub_that_answers_an_error_now_and_then_is_asked_again(hub, repo, output_dir):
+    train(output_dir.parent, repo, hub_strategy="checkpoint")
+    shutil.rmtree(output_dir)
+    with hub.inject(Fault(r"GET /api/models/.*", Answer(503), times=1)) as answered:
+        assert latest_checkpoint(arguments(output_dir)) == str(output_dir / "checkpoint-8")
+    assert answered.hits == 1
+
+
+@pytest.mark.parametrize("strategy", ["checkpoint", "all_checkpoints"])
+def test_no_run_begins_anew_because_the_hub_does_not_hand_out_the_manifest(hub, repo, output_dir, strategy):
+    train(output_dir.parent, repo, hub_strategy=strategy)
+    with hub.inject(Fault(rf"HEAD .*{NAME}", Answer(403))):
+        assert latest_checkpoint(arguments(output_dir)) == str(output_dir / "checkpoint-8")
+        shutil.rmtree(output_dir)
+        with pytest.raises(ResumeError, match="Nothing is lost"):
+            latest_checkpoint(arguments(output_dir))
+
+
 # -- from this machine
 
 
-def test_a_checkpoint_that_is_here_is_taken_though_the_hub_is_away(hub, repo, output_dir):
+def test_a_checkpoint_that_is_here_is_taken_though_the_hub_is_away(hub, repo, output_dir, asked_once):
     train(output_dir.parent, repo, hub_strategy="checkpoint")
     with hub.inject(Fault("*", Answer(503))):
         assert latest_checkpoint(arguments(output_dir)) == str(output_dir / "checkpoint-8")
@@ -108,6 +132,39 @@ def test_what_waits_in_the_outbox_is_newer_than_the_hub(hub, api, repo, output_d
     assert latest_checkpoint(arguments(output_dir)) == str(output_dir / "checkpoint-8")
     assert digests(output_dir / "checkpoint-8") == witness.checkpoints[8]
     assert not (output_dir / "checkpoint-8" / NAME).exists()
+
+
+def test_the_incomplete_one_is_set_aside_though_the_outbox_is_on_another_disk(hub, repo, output_dir, other_disk):
+    settings = {"output_dir": str(other_disk), "hub_model_id": repo}
+    train(output_dir.parent, repo, callback=settings, hub_strategy="checkpoint")
+    weights = output_dir / "checkpoint-8" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    found = latest_checkpoint(arguments(output_dir), **settings)
+    assert found == str(output_dir / "checkpoint-8") and problem_of(Path(found)) is None
+    assert len(list((output_dir / OUTBOX_NAME / "set-aside").glob("*/checkpoint-8"))) == 1
+
+
+@pytest.fixture
+def other_disk(tmp_path):
+    shared_memory = Path("/dev/shm")
+    if not shared_memory.is_dir() or shared_memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no other disk")
+    with tempfile.TemporaryDirectory(dir=shared_memory) as folder:
+        yield Path(folder)
+
+
+def test_more_processes_go_on_from_what_fewer_have_saved_without_a_hub(hub, repo, output_dir):
+    train(output_dir.parent, repo, hub_strategy="end")
+    for step in (6, 8):
+        state = output_dir / f"checkpoint-{step}" / "rng_state.pth"
+        shutil.copy(state, state.with_name("rng_state_1.pth"))
+        state.rename(state.with_name("rng_state_0.pth"))
+    search = Search(output_dir, Outbox(output_dir / OUTBOX_NAME), downloads=None, world_size=4)
+    assert search.run(Alone()).step == 8
+    (output_dir / "checkpoint-8" / "rng_state_1.pth").unlink()  # the process was killed before it had written it
+    search = Search(output_dir, Outbox(output_dir / OUTBOX_NAME), downloads=None, world_size=4)
+    assert search.run(Alone()).step == 6
+    assert "rng_state_1.pth" in search.passed_over[0]
 
 
 # -- from the Hub
@@ -226,8 +283,72 @@ def test_no_newer_push_takes_the_best_checkpoint_over(hub, api, repo, output_dir
     assert_the_best_comes_too(repo, tmp_path / "elsewhere", witness)
 
 
-def test_a_download_that_broke_off_is_said_and_gone_on_with(hub, repo, output_dir, monkeypatch):
-    monkeypatch.setattr("hub_callbacks.downloads.TRIES", 1)
+def test_a_copy_of_the_folder_refers_to_its_own_best_checkpoint(hub, repo, output_dir, tmp_path):
+    train(
+        output_dir.parent,
+        repo,
+        hub_strategy="end",
+        eval_strategy="steps",
+        eval_steps=2,
+        metric_for_best_model="accuracy",
+        trainer_options={"compute_metrics": lambda prediction: {"accuracy": 0.5}},
+        load_best_model_at_end=True,
+        max_steps=6,
+    )
+    copy = tmp_path / "copy"
+    shutil.copytree(output_dir, copy)
+    found = latest_checkpoint(arguments(copy), hub_model_id=repo)
+    state = json.loads(Path(found, TRAINER_STATE).read_text())
+    assert Path(state["best_model_checkpoint"]).parent == copy
+
+
+def test_a_kill_before_it_is_in_its_place_makes_it_no_other_runs(hub, repo, output_dir, monkeypatch):
+    _, callback, _ = train(output_dir.parent, repo, hub_strategy="checkpoint")
+    shutil.rmtree(output_dir)
+
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Search, "_place", killed)
+        latest_checkpoint(arguments(output_dir))
+    assert Outbox(output_dir / OUTBOX_NAME).run_id() == callback.sync.run
+
+
+class Threads:
+    """Two nodes, each a thread."""
+
+    def __init__(self, rank, barrier, values):
+        self.is_main, self.is_local_main = rank == 0, True
+        self._rank, self._barrier, self._values = rank, barrier, values
+
+    def exchange(self, value):
+        self._values[self._rank] = value
+        self._barrier.wait()
+        values = [self._values[0], self._values[1]]
+        self._barrier.wait()
+        return values
+
+    def together(self, work):
+        return self.exchange(work())
+
+
+def test_each_node_continues_from_its_own_folder(hub, repo, output_dir, tmp_path):
+    train(output_dir.parent, repo, hub_strategy="checkpoint")
+    barrier, values = threading.Barrier(2, timeout=60), {}
+
+    def search(rank):
+        folder = tmp_path / f"node-{rank}"
+        found = Search(folder, Outbox(folder / OUTBOX_NAME), Downloads(repo)).run(Threads(rank, barrier, values))
+        return found.folder
+
+    with ThreadPoolExecutor(2) as pool:
+        folders = list(pool.map(search, range(2)))
+    assert folders == [tmp_path / f"node-{rank}" / "checkpoint-8" for rank in range(2)]
+    assert [problem_of(folder) for folder in folders] == [None, None]
+
+
+def test_a_download_that_broke_off_is_said_and_gone_on_with(hub, repo, output_dir, asked_once):
     _, _, witness = train(output_dir.parent, repo, hub_strategy="checkpoint")
     shutil.rmtree(output_dir)
     with (
