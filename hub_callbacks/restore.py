@@ -9,6 +9,7 @@ torch is not imported here: `hub-callbacks resume` does the same before any trai
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import json
@@ -269,14 +270,14 @@ class Search:
 
     def _fetch_best(self, step: int, choice: HubCheckpoint) -> bool:
         assert self.downloads is not None
+        run = self.downloads.manifest(choice).run
         numbered = HubCheckpoint(step, choice.repo_id, f"checkpoint-{step}", choice.commit)
         for candidate in itertools.chain([numbered], self.downloads.older(choice.commit, step)):
             if candidate.step == step:
-                try:
-                    self._place(self._download(candidate), step)
-                    return True
-                except Damaged:
-                    continue
+                with contextlib.suppress(Damaged):
+                    if self.downloads.manifest(candidate).run == run:
+                        self._place(self._download(candidate), step)
+                        return True
         return False
 
     def _incoming(self, name: str) -> Path:

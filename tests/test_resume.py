@@ -283,6 +283,15 @@ def test_no_newer_push_takes_the_best_checkpoint_over(hub, api, repo, output_dir
     assert_the_best_comes_too(repo, tmp_path / "elsewhere", witness)
 
 
+def test_another_runs_checkpoint_of_that_step_is_not_the_best_one(hub, repo, output_dir, tmp_path, said):
+    train_best_at_first(output_dir, repo, hub_strategy="all_checkpoints")
+    train(tmp_path, "other", callback={"hub_model_id": repo}, hub_strategy="all_checkpoints", max_steps=2)
+    elsewhere = tmp_path / "elsewhere"
+    assert latest_checkpoint(arguments(elsewhere), hub_model_id=repo) == str(elsewhere / "checkpoint-6")
+    assert not (elsewhere / "checkpoint-2").exists()
+    assert "the best checkpoint (step 2)" in said()
+
+
 def test_a_copy_of_the_folder_refers_to_its_own_best_checkpoint(hub, repo, output_dir, tmp_path):
     train(
         output_dir.parent,
