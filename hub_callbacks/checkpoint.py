@@ -29,6 +29,7 @@ TRAINER_STATE = "trainer_state.json"
 _WEIGHTS = re.compile(r".*\.safetensors|(.*/)?(pytorch_model|adapter_model\.bin)|global_step\d+/")
 _OPTIMIZER = re.compile(r".*optimizer|global_step\d+/")
 _RANDOM_STATE = re.compile(r"rng_state(_(?P<rank>\d+))?\.pth")
+_SHARD = re.compile(r".*\.distcp|global_step\d+/")
 _TORCH_FILE = re.compile(r".*\.pth?$|(pytorch_model|adapter_model|training_args|optimizer|scheduler).*\.bin$")
 
 
@@ -118,15 +119,19 @@ def gaps(files: Collection[str], world_size: int | None) -> str | None:
     return None
 
 
-def processes_that_wrote(checkpoints: Iterable[Path]) -> int:
-    """How many processes saved the checkpoints of a folder, by the random states in all of them; 0 is unknown.
+def processes_that_wrote(checkpoints: Iterable[Path]) -> int | None:
+    """How many processes saved the checkpoints of a folder, by the random states in all of them.
 
-    One that was cut off has too few of them, so one alone does not tell.
+    One that was cut off has too few of them, so one alone does not tell. Of shards, others may be on other
+    machines; so it is not known then. Neither is it where there is but one state of several.
     """
-    states = (
-        _RANDOM_STATE.fullmatch(file.name) for folder in checkpoints for file in folder.glob("rng_state_*.pth")
-    )
-    return max((int(state["rank"]) + 1 for state in states if state and state["rank"]), default=0)
+    ranks = set()
+    for folder in checkpoints:
+        if any(_SHARD.match(file) for file in list_files(folder)):
+            return None
+        states = (_RANDOM_STATE.fullmatch(file.name) for file in folder.glob("rng_state_*.pth"))
+        ranks |= {int(state["rank"]) for state in states if state}
+    return max(ranks) + 1 if ranks - {0} else None
 
 
 def problem_of(checkpoint: Path, world_size: int | None = None) -> str | None:

@@ -111,7 +111,7 @@ class Search:
         folders = {
             step: folder
             for folder in self.output_dir.glob("checkpoint-*")
-            if (step := checkpoint_step(folder.name)) is not None
+            if (step := checkpoint_step(folder.name)) is not None and folder == self._folder(step)
         }
         if self.world_size is not None:
             self._writers = min(self.world_size, processes_that_wrote(folders.values()) or self.world_size)
@@ -185,7 +185,7 @@ class Search:
                     return self._take_from_outbox(choice)
                 return self._fetch(choice)
             except Damaged as error:
-                return f"{choice}: {error}"
+                return f"{choice if isinstance(choice, HubCheckpoint) else folder}: {error}"
 
     def _world_size_of(self, choice: int | HubCheckpoint) -> int | None:
         if isinstance(choice, int):
@@ -200,6 +200,8 @@ class Search:
         return FileLock(place / "incoming.lock")
 
     def _take_from_outbox(self, step: int) -> Restored:
+        if step not in self._waiting:
+            raise Damaged("it is no longer complete, or no longer there")
         push, part = self._waiting[step]
         incoming = self._incoming(f"push-{push.id}")
         shutil.rmtree(incoming, ignore_errors=True)

@@ -165,6 +165,24 @@ def test_more_processes_go_on_from_what_fewer_have_saved_without_a_hub(hub, repo
     search = Search(output_dir, Outbox(output_dir / OUTBOX_NAME), downloads=None, world_size=4)
     assert search.run(Alone()).step == 6
     assert "rng_state_1.pth" in search.passed_over[0]
+    shard = output_dir / "checkpoint-6" / "pytorch_model_fsdp_0" / "__0_0.distcp"
+    shard.parent.mkdir()
+    shard.touch()  # those of other processes may be on other machines
+    search = Search(output_dir, Outbox(output_dir / OUTBOX_NAME), downloads=None, world_size=4)
+    assert search.run(Alone()).step == 4
+
+
+def test_what_is_gone_when_its_turn_comes_is_named_and_the_next_older_taken(hub, repo, output_dir, said):
+    class Rotating(Search):
+        def _choose(self, *args):
+            shutil.rmtree(output_dir / "checkpoint-8", ignore_errors=True)
+            return super()._choose(*args)
+
+    train(output_dir.parent, repo, hub_strategy="end")
+    (output_dir / "checkpoint-6").rename(output_dir / "checkpoint-06")
+    search = Rotating(output_dir, Outbox(output_dir / OUTBOX_NAME), downloads=None)
+    assert search.run(Alone()).step == 4
+    assert "checkpoint-8: it is no longer" in search.passed_over[0]
 
 
 # -- from the Hub
