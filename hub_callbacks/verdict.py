@@ -123,13 +123,21 @@ def _asked_to_wait(response: Any) -> float:
     value = headers.get("Retry-After", "")
     if value.strip().isdigit():
         return float(value)
-    if value:
-        try:
-            return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-        except ValueError:
-            pass
+    until = _moment(value)
+    if until is not None:
+        # By the Hub's clock, if it says what that shows: this machine's may be wrong.
+        now = _moment(headers.get("Date", ""))
+        return max(0.0, until - (time.time() if now is None else now))
     limit = re.search(r"r\s*=\s*0\s*;\s*t\s*=\s*(\d+)", headers.get("RateLimit", ""))
     return float(limit[1]) if limit else 0.0
+
+
+def _moment(date: str) -> float | None:
+    """Seconds since the epoch of an HTTP date; `None` when it is none."""
+    try:
+        return parsedate_to_datetime(date).timestamp()
+    except (ValueError, TypeError):
+        return None
 
 
 def _say(error: BaseException) -> str:

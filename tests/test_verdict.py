@@ -90,6 +90,14 @@ def test_the_hub_may_say_until_when_to_wait():
     assert 90 < after <= 100
 
 
+def test_until_when_is_told_by_the_clock_of_the_hub():
+    year = 365 * 24 * 3600
+    headers = {
+        name: formatdate(moment, usegmt=True) for name, moment in {"Date": year, "Retry-After": year + 9}.items()
+    }
+    assert judge(HubError(503, headers=headers)).after == 9
+
+
 @pytest.mark.parametrize("error", [TypeError("x"), AttributeError("x"), AssertionError("x")])
 def test_a_bug_is_not_tried_again_for_ever(error):
     verdict = judge(error)
