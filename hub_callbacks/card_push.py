@@ -40,7 +40,7 @@ def card_files(
             template=facts.get("template"),
         )
         notes += card.problems
-        last_pushed = _read(outbox.card_memory(push.target))
+        last_pushed = _read(outbox.card_memory(push.target, repository.hub))
         tokens = [repository.token] if repository.token else []
         local = facts.get(LOCAL_CARD)
         if local is not None and (secret := secret_within(local.encode(), tokens)):
@@ -60,10 +60,10 @@ def card_files(
     return {README: text.encode(), **card.pictures}
 
 
-def remember(push: Push, outbox: Outbox, readme: bytes) -> None:
-    """Keeps the text of a card that has arrived, to tell later what a person has changed."""
+def remember(push: Push, hub: str, outbox: Outbox, readme: bytes) -> None:
+    """Keeps the text of a card that has arrived on a Hub, to tell later what a person has changed."""
     outbox.cards.mkdir(parents=True, exist_ok=True)
-    replace_file(outbox.card_memory(push.target), readme)
+    replace_file(outbox.card_memory(push.target, hub), readme)
 
 
 def _read(path: Path) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import checkpoint_manifest, ledger
+from . import checkpoint_manifest
 from .manifest import Push
 from .outbox import Outbox
 from .plan import LAST_CHECKPOINT, checkpoint_step, is_training_state, is_weights
@@ -26,7 +26,7 @@ def foreign_run(push: Push, repository: Repository, outbox: Outbox) -> str | Non
     if last is not None:
         return last if last != push.run else None
     entries = outbox.ledger.all_entries()
-    if any(entry.state == ledger.DONE and entry.commit and entry.place == push.target.place for entry in entries):
+    if any(entry.is_on(repository.hub) and entry.place == push.target.place for entry in entries):
         return None
     newest = max((step for name in remote.folders if (step := checkpoint_step(name)) is not None), default=None)
     if newest is not None:

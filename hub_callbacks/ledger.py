@@ -67,6 +67,10 @@ class Entry:
     slots: tuple[str, ...] = ()
     foreign: str | None = None
 
+    def is_on(self, hub: str) -> bool:
+        """Whether it is a commit on the Hub with this address."""
+        return self.state == DONE and self.commit is not None and (self.url or "").startswith(f"{hub}/")
+
 
 _FIELDS = frozenset(field.name for field in fields(Entry))
 """A newer version may write more."""

@@ -214,9 +214,9 @@ class Outbox:
         except OSError as error:
             self._warn_once(f"{self.ledger.path} could not be written: {error}")
 
-    def card_memory(self, target: Target) -> Path:
-        """Where the card is remembered as it was pushed last."""
-        place = hashlib.sha256(f"{target.repo_id}@{target.revision}".encode()).hexdigest()[:16]
+    def card_memory(self, target: Target, hub: str) -> Path:
+        """Where the card is remembered as it was pushed last to the Hub with this address."""
+        place = hashlib.sha256(f"{hub}/{target.repo_id}@{target.revision}".encode()).hexdigest()[:16]
         return self.cards / f"{place}.md"
 
     def note_branch(self, branch: str) -> None:

@@ -105,7 +105,7 @@ class Pusher:
         self._turn = self.outbox.identity()
         self.outbox.sweep()
         for entry in self.outbox.ledger.all_entries():
-            if entry.state == ledger.DONE and entry.place:
+            if entry.is_on(self.repository.hub) and entry.place:
                 self._note_done(entry.push, entry.place, entry.slots)
 
     def _run(self) -> None:

@@ -36,7 +36,7 @@ def delete_replaced(push: Push, repository: Repository, outbox: Outbox, notes: l
     # A clock that only ever says when each was made tells one from the other.
     if there is None or there.created != json.loads(place.read_text(encoding="utf-8")):
         return
-    if _has_newer(push, there.repo_id, outbox):
+    if _has_newer(push, there.repo_id, repository.hub, outbox):
         notes.append(
             f"{there.repo_id} was not deleted, as delete_existing_repo asked: newer pushes are there already"
         )
@@ -44,11 +44,11 @@ def delete_replaced(push: Push, repository: Repository, outbox: Outbox, notes: l
     said = f"{there.repo_id} is deleted, as delete_existing_repo asks: {there.contents}"
     outbox.record(ledger.Entry(push.id, ledger.RUNNING, message=push.message, notes=(said,)))
     repository.delete(there.repo_id)
-    outbox.card_memory(push.target).unlink(missing_ok=True)
+    outbox.card_memory(push.target, repository.hub).unlink(missing_ok=True)
 
 
-def _has_newer(push: Push, repo_id: str, outbox: Outbox) -> bool:
+def _has_newer(push: Push, repo_id: str, hub: str, outbox: Outbox) -> bool:
     return any(
-        entry.state == ledger.DONE and entry.commit and entry.repo_id == repo_id and int(entry.push) > int(push.id)
+        entry.is_on(hub) and entry.repo_id == repo_id and int(entry.push) > int(push.id)
         for entry in outbox.ledger.all_entries()
     )

@@ -110,6 +110,11 @@ class Repository:
         _limit_requests(request_timeout)
 
     @property
+    def hub(self) -> str:
+        """The Hub's address."""
+        return self._api.endpoint
+
+    @property
     def token(self) -> str | None:
         return self._given_token() or get_token()
 

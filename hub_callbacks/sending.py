@@ -237,16 +237,16 @@ def _commit(
             cards = _cards(push, repository, outbox, remote, refused, sent.notes)
         else:
             sent.size += sum(map(len, texts.values()))
-            _remember(push, outbox, cards)
+            _remember(push, repository.hub, outbox, cards)
             return commit
     sent.notes.append("the Hub refused the card; it was left out: " + "; ".join(refused))
     return repository.commit(remote, uploaded, manifests, deletions, push.message, push.description)
 
 
-def _remember(push: Push, outbox: Outbox, cards: dict[str, bytes]) -> None:
+def _remember(push: Push, hub: str, outbox: Outbox, cards: dict[str, bytes]) -> None:
     if cards:
         try:
-            remember(push, outbox, cards["README.md"])
+            remember(push, hub, outbox, cards["README.md"])
         except OSError as error:  # the push has arrived all the same
             logger.warning("the card of push %s cannot be remembered: %s", push.id, error)
 

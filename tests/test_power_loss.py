@@ -350,18 +350,21 @@ def test_a_damaged_identifier_of_the_run_is_made_anew(outbox, content):
     assert Outbox(outbox.root).run_id() == run
 
 
+HUB = "https://hub"
+
+
 def test_the_cards_memory_is_the_old_or_the_new_text(sender, monkeypatch):
     """Cut short, it would make the card on the Hub look as if a person had changed it."""
     from hub_callbacks.card_push import remember
 
     push = sender.put(b"1")
-    place = sender.outbox.card_memory(push.target)
-    remember(push, sender.outbox, b"old")
+    place = sender.outbox.card_memory(push.target, HUB)
+    remember(push, HUB, sender.outbox, b"old")
     monkeypatch.setattr(
         hub_callbacks.durable,
         "flush",
         lambda path: Path(path).suffix == ".new" and seen.append(place.read_bytes()),
     )
     seen: list[bytes] = []
-    remember(push, sender.outbox, b"new")
+    remember(push, HUB, sender.outbox, b"new")
     assert (seen, place.read_bytes()) == ([b"old"], b"new")

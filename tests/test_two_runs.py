@@ -7,10 +7,12 @@ import shutil
 import threading
 
 import pytest
+from huggingface_hub import HfApi
 from transformers import Trainer
 
 from hub_callbacks import ForeignRun, HubSyncCallback, latest_checkpoint
-from hub_callbacks.localhub import Answer, Fault
+from hub_callbacks.localhub import Answer, Fault, LocalHub
+from hub_callbacks.pytest_plugin import client_at
 from models import Sentences, arguments, classifier
 from runs import below, digests, on_hub, root_of, titles, train
 from savers import Run
@@ -52,6 +54,16 @@ def test_a_run_that_refuses_does_not_train(hub, api, repo, tmp_path):
         train(tmp_path, "second", callback={"hub_model_id": repo, "on_foreign_run": "refuse"})
     assert not list((tmp_path / "second").glob("checkpoint-*"))
     assert api.list_repo_commits(f"local/{repo}") == before
+
+
+def test_what_another_hub_holds_is_not_what_was_sent_to_the_first(hub, repo, tmp_path):
+    train(tmp_path, repo, hub_strategy="every_save", max_steps=4)
+    with LocalHub(tmp_path / "other") as other, client_at(other.endpoint, other.token, tmp_path / "other_cache"):
+        api = HfApi(endpoint=other.endpoint, token=other.token)
+        api.create_repo(f"local/{repo}")
+        api.upload_file(path_or_fileobj=b"precious", path_in_repo="model.safetensors", repo_id=f"local/{repo}")
+        with pytest.raises(ForeignRun, match="Nothing was pushed"):
+            train(tmp_path, repo, callback={"on_foreign_run": "refuse"}, hub_strategy="every_save")
 
 
 def test_a_run_that_refuses_does_not_train_when_the_hub_does_not_say(hub, repo, tmp_path, monkeypatch):
