@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import SettingsError
-from .plan import INCOMPLETE_MARKER, is_weights, list_files
+from .plan import INCOMPLETE_MARKER, checkpoint_step, is_weights, list_files
 
 WAIT_FOR_RANKS = 10.0
 """Seconds that the end of training gives to other processes to write their last files."""
@@ -87,9 +87,9 @@ def unannounced(
     """
     found = []
     for file, stamp in stamps(written).items():
-        step = file.parent.name.rpartition("-")[2]
-        if step.isdigit() and int(step) not in saved and before.get(file) != stamp:
-            found.append(int(step))
+        step = checkpoint_step(file.parent.name)
+        if step is not None and step not in saved and before.get(file) != stamp:
+            found.append(step)
     return sorted(found)
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from .checkpoint_manifest import Origin
 from .plan import CARD, Meeting
 from .retention import Retention
 from .snapshot import Frozen
+
+_T = TypeVar("_T")
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -140,36 +142,44 @@ def dump(push: Push) -> str:
     return json.dumps({"format": FORMAT, **values}, ensure_ascii=False)
 
 
+class OtherFormat(ValueError):
+    """A push that another version of this package wrote, and can send."""
+
+
 def load(folder: Path) -> Push:
-    """Reads the push in `folder`.
+    """Reads the push in `folder`; what a newer version has added to it is passed over.
 
     Raises:
-        ValueError: when it is not one that this version can read, with why.
+        OtherFormat: when it is of a format that this version does not know.
+        ValueError: when it is none, with why.
         OSError: when it cannot be read.
     """
     values: Any = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
-        raise ValueError(f"{MANIFEST} is not of format {FORMAT}")
+    if not isinstance(values, dict):
+        raise ValueError(f"{MANIFEST} is damaged")
+    if (number := values.get("format")) != FORMAT:
+        kind = OtherFormat if isinstance(number, int) else ValueError
+        raise kind(f"{MANIFEST} is of format {number}, and this version reads format {FORMAT}")
     try:
         parts = tuple(
-            PushPart(
-                **{
-                    **part,
-                    "files": {path: Frozen(**file) for path, file in part["files"].items()},
-                    "meeting": _meeting(part.get("meeting")),
-                }
+            _make(
+                PushPart,
+                part,
+                files={path: _make(Frozen, file) for path, file in part["files"].items()},
+                meeting=_meeting(part.get("meeting")),
             )
-            for part in values.pop("parts")
+            for part in values["parts"]
         )
-        push = Push(
+        push = _make(
+            Push,
+            values,
             id=folder.name,
             folder=folder,
-            target=Target(**values.pop("target")),
-            origin=Origin(**values.pop("origin", {})),
-            retention=Retention(**(values.pop("retention", None) or {})),
+            target=_make(Target, values["target"]),
+            origin=_make(Origin, values.get("origin", {})),
+            retention=_make(Retention, values.get("retention") or {}),
             parts=parts,
-            tags=tuple(values.pop("tags", ())),
-            **values,
+            tags=tuple(values.get("tags", ())),
         )
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{MANIFEST} is damaged: {error!r}") from None
@@ -177,6 +187,11 @@ def load(folder: Path) -> Push:
         if Path(frozen.stored).is_absolute() or ".." in Path(frozen.stored).parts:
             raise ValueError(f"{MANIFEST} names a file outside of the push: {frozen.stored!r}")
     return push
+
+
+def _make(kind: type[_T], values: dict[str, Any], **changes: Any) -> _T:
+    known = {name.name for name in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in values.items() if name in known} | changes)
 
 
 def _meeting(values: Any) -> Meeting | None:

@@ -35,7 +35,7 @@ from filelock import FileLock
 from . import ledger
 from .durable import boot, replace_file
 from .errors import OutboxError
-from .manifest import MANIFEST, Push, Target, dump, load
+from .manifest import MANIFEST, OtherFormat, Push, Target, dump, load
 
 logger = logging.getLogger(__name__)
 
@@ -140,8 +140,12 @@ class Outbox:
             self.record(ledger.Entry(push.id, ledger.QUEUED, message=push.message))
             return push
 
-    def pending(self) -> list[Push]:
-        """The pushes that have not been sent, oldest first. What cannot be a push is set aside."""
+    def pending(self, tidy: bool = False) -> list[Push]:
+        """The pushes that have not been sent, oldest first, as far as they can be read.
+
+        Args:
+            tidy: Whether what cannot be a push is set aside. Only for the holder of the lock.
+        """
         pushes = []
         for name in self._names():
             if name not in self._read:
@@ -150,11 +154,15 @@ class Outbox:
                         raise ValueError("its name is not a number")
                     self._read[name] = load(self.pushes / name)
                 except FileNotFoundError:
-                    if (self.pushes / name).exists():
+                    if tidy and (self.pushes / name).exists():
                         self.set_aside(name, f"{MANIFEST} is missing")
                     continue
+                except OtherFormat as error:
+                    self._warn_once(f"{self.pushes / name} stays where it is: {error}. The others can be sent.")
+                    continue
                 except (ValueError, NotADirectoryError, IsADirectoryError) as error:
-                    self.set_aside(name, str(error))
+                    if tidy:
+                        self.set_aside(name, str(error))
                     continue
                 except OSError as error:  # the disk's trouble, not the push's
                     self._warn_once(f"{self.pushes / name} cannot be read now ({error}); the others can.")

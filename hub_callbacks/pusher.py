@@ -179,7 +179,7 @@ class Pusher:
         Returns:
             What is left to be sent, oldest first.
         """
-        pending = self.outbox.pending()
+        pending = self.outbox.pending(tidy=True)
         are_new = self._note_new_pushes(pending)
         own_fault = {push_id for push_id, verdict in self._refused.items() if not verdict.all_pushes}
         over = taken_over(pending, self._done, own_fault | self._torn, self._agenda.held)

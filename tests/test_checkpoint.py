@@ -72,5 +72,9 @@ def test_what_was_written_since_is_known_whatever_the_clocks_say(checkpoint):
     os.utime(newer, (1, 1))  # a file server may be behind, and a clock may have been set back
     assert unannounced([older, newer], {}, before) == [4]
     assert unannounced([older, newer], {4}, before) == []
+    own = checkpoint.parent / "checkpoint-best-1" / TRAINER_STATE
+    own.parent.mkdir()
+    own.write_text('{"global_step": 4}')
+    assert unannounced([own], {}, before) == []  # a person's copy
     older.write_text('{"global_step": 3, "again": true}')
     assert unannounced([older, newer], {}, before) == [3, 4]

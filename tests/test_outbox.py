@@ -79,7 +79,7 @@ def test_a_kill_at_any_instant_leaves_no_half_push(outbox, tmp_path):
         writer.wait()
         writer.stdout.close()
         reader = Outbox(outbox.root)
-        for push in reader.pending():
+        for push in reader.pending(tidy=True):
             assert all(frozen.is_intact(push.folder) for frozen in push.frozen())
             assert sum(1 for _ in push.frozen()) == 20
         assert not reader.set_aside_folder.exists()
@@ -97,7 +97,7 @@ def test_a_kill_at_any_instant_leaves_no_half_push(outbox, tmp_path):
         "empty": lambda folder: (folder / MANIFEST).write_text(""),
         "no manifest": lambda folder: (folder / MANIFEST).unlink(),
         "not text": lambda folder: (folder / MANIFEST).write_bytes(b"\xff\xfe\x00"),
-        "another format": lambda folder: (folder / MANIFEST).write_text('{"format": 99}'),
+        "no format": lambda folder: (folder / MANIFEST).write_text('{"format": null}'),
         "a list": lambda folder: (folder / MANIFEST).write_text("[]"),
         "missing fields": lambda folder: (folder / MANIFEST).write_text('{"format": 1, "parts": []}'),
         "a path outside": lambda folder: (folder / MANIFEST).write_text(
@@ -112,10 +112,29 @@ def test_what_cannot_be_a_push_is_set_aside_and_stops_nothing_else(outbox, spoil
     spoil[1](second.folder)
     reader = Outbox(outbox.root)
     assert [push.id for push in reader.pending()] == [first.id, third.id]
+    assert not reader.set_aside_folder.exists()  # only who sends moves anything
+    assert [push.id for push in reader.pending(tidy=True)] == [first.id, third.id]
     assert "not a push that can be sent" in caplog.text
     assert len(list(reader.set_aside_folder.glob("*/*"))) == 1
     assert [push.id for push in reader.pending()] == [first.id, third.id]
     assert put(reader).id == "000004"
+
+
+def test_what_a_newer_version_has_added_to_a_push_is_passed_over(outbox):
+    push = put(outbox)
+    manifest = push.folder / MANIFEST
+    values = json.loads(manifest.read_text())
+    for place in (values, values["target"], values["parts"][0], values["retention"], values["origin"]):
+        place["new"] = 1
+    manifest.write_text(json.dumps(values))
+    assert Outbox(outbox.root).pending() == outbox.pending() == [push]
+
+
+def test_a_push_of_another_format_stays_for_the_version_that_reads_it(outbox, caplog):
+    push, other = put(outbox), put(outbox)
+    (other.folder / MANIFEST).write_text('{"format": 99}')
+    assert [found.id for found in outbox.pending(tidy=True)] == [push.id]
+    assert other.folder.exists() and "format 99" in caplog.text
 
 
 def test_foreign_files_and_folders_are_set_aside(outbox, caplog):
@@ -123,7 +142,7 @@ def test_foreign_files_and_folders_are_set_aside(outbox, caplog):
     (outbox.pushes / "notes.txt").write_text("mine")
     (outbox.pushes / "000077").mkdir()
     (outbox.pushes / ".DS_Store").write_text("a system's own")
-    assert [found.id for found in outbox.pending()] == [push.id]
+    assert [found.id for found in outbox.pending(tidy=True)] == [push.id]
     assert {path.name for path in outbox.set_aside_folder.glob("*/*")} == {"notes.txt", "000077"}
     assert (outbox.pushes / ".DS_Store").exists()
 
