@@ -34,7 +34,6 @@ class NodeRun:
     def __init__(self, args: Any, settings: Settings, nodes: Nodes) -> None:
         assert nodes.hub_model_id is not None
         self.args = args
-        self.folder = Path(args.output_dir).absolute()
         # In order: what the main process does not wait for any more, it says.
         settings = replace(settings, hub_model_id=nodes.hub_model_id, hub_always_push=True)
         self.sync = HubSync(settings)
@@ -44,6 +43,11 @@ class NodeRun:
         self._saved: set[int] = set()
         self._incomplete: int | None = None
         self.sync.start(self._target)
+
+    @property
+    def folder(self) -> Path:
+        """Where the Trainer writes now."""
+        return Path(self.args.output_dir).absolute()
 
     def goes_on(self, state: Any) -> None:
         """A step begins; a checkpoint that was waiting for other processes here is looked at."""

@@ -63,7 +63,6 @@ class Run:
     def __init__(self, args: Any, settings: Settings) -> None:
         self.args = args
         self.settings = settings
-        self.folder = Path(args.output_dir).absolute()
         self.sync = HubSync(settings)
         self.sync.world_size = args.world_size
         self.sync.start()
@@ -77,6 +76,11 @@ class Run:
         self._saved: set[int] = set()
         self._incomplete: int | None = None
         self._nodes: Nodes | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where the Trainer writes now: it takes `output_dir` as it is, and from the working directory."""
+        return Path(self.args.output_dir).absolute()
 
     def begins(self, state: Any, seen: dict[str, Any], nodes: Nodes | None = None) -> None:
         """Training begins.

@@ -258,11 +258,12 @@ class HubSync(LoopVerbs):
 
     def lose(self, message: str, error: Exception, future: Future[CommitInfo] | None = None) -> None:
         """Says that something could not be put into the outbox. Training goes on."""
-        advice = (
-            "Free disk space, or check the permissions, before the next save."
-            if isinstance(error, OSError)
-            else "This looks like a bug; please report it."
-        )
+        if isinstance(error, FileNotFoundError):
+            advice = "Something has moved or deleted it since it was saved."
+        elif isinstance(error, OSError):
+            advice = "Free disk space, or check the permissions, before the next save."
+        else:
+            advice = "This looks like a bug; please report it."
         why = (
             f"{message!r} could not be put into {self.outbox.root} ({type(error).__name__}: {error}) and will not "
             f"reach the Hub. Training goes on, and what the Trainer wrote is as it was. {advice}"
