@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,24 @@ def test_what_cannot_be_said_of_a_model_is_left_out_and_a_script_goes_on(hub, re
     assert [name for name in ("license", "tags", "dataset_args") if f"{name} is" not in caplog.text] == []
     card = ModelCard.load(download(tmp_path, repo) / "README.md").data
     assert card.license == "mit" and card.language in ("en", ["en"])
+
+
+def test_a_checkpoint_that_a_script_pushes_arrives(hub, repo, tmp_path):
+    trainer, callback = script(tmp_path, repo, hub_strategy="all_checkpoints", max_steps=4)
+    trainer.train()
+    shutil.copytree(tmp_path / repo / "checkpoint-2", tmp_path / repo / "checkpoint-other")
+    trainer._push_from_checkpoint(str(tmp_path / repo / "checkpoint-other"))
+    callback.close()
+    assert "checkpoint-other/model.safetensors" in on_hub(tmp_path, repo)
+
+
+def test_the_token_that_a_script_gives_is_used(hub, repo, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", hub.add_token("local", "read"))
+    trainer, callback = script(tmp_path, repo, max_steps=2)
+    trainer.init_hf_repo(token=hub.token)
+    trainer.train()
+    callback.close()
+    assert callback.summary().waiting == 0 and callback.summary().commits > 0
 
 
 def test_save_model_of_a_script_is_pushed_as_model_save(hub, api, repo, tmp_path):
