@@ -56,8 +56,11 @@ def spread_news(outbox: Path) -> None:
 
 @atexit.register
 def _close_all() -> None:
+    grace = EXIT_GRACE
     for engine in list(_all):
         try:
-            engine.close(None if engine.wait_at_exit else EXIT_GRACE)
+            engine.close(None if engine.wait_at_exit and grace else grace)
         except PushNotSent as error:
             logger.error("%s", error)
+        except KeyboardInterrupt:  # what is left was named; nobody wants to wait any more
+            grace = 0.0

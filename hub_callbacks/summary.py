@@ -39,19 +39,26 @@ class Summary:
     notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
+        over = counted(self.superseded, "push", "pushes")
         lines = [
-            f"{self.commits} commits, {self.size / 1e6:,.1f} MB pushed"
-            + (f", {self.superseded} pushes taken over by newer ones" if self.superseded else ""),
+            f"{counted(self.commits, 'commit', 'commits')}, {self.size / 1e6:,.1f} MB pushed"
+            + (f", {over} taken over by newer ones" if self.superseded else ""),
             f"time on the training thread: {1000 * self.seconds_in_training:.0f} ms",
         ]
         if self.waiting:
-            lines.append(f"{self.waiting} pushes are not on the Hub yet: {self.why or 'no reason known'}")
+            what = counted(self.waiting, "push is", "pushes are")
+            lines.append(f"{what} not on the Hub yet: {self.why or 'no reason known'}")
         if self.lost:
-            lines.append(f"{self.lost} saves could not be kept for pushing")
+            lines.append(f"{counted(self.lost, 'save', 'saves')} could not be kept for pushing")
         lines += self.notes
         if self.where:
             lines.append(f"look at {self.where}")
         return "\n".join(lines)
+
+
+def counted(number: int, one: str, many: str) -> str:
+    """`counted(1, "push is", "pushes are")` is `1 push is`."""
+    return f"{number:,} {one if number == 1 else many}"
 
 
 class PushInProgress:
@@ -114,7 +121,7 @@ class Reporter:
         for note in entry.notes:
             if self._is_new(note):
                 self.summary.notes.append(note)
-                logger.warning("%s: %s.", entry.message, note)
+                logger.warning("%s: %s.", entry.message, note.rstrip("."))
         if entry.state in (ledger.WAITING, ledger.REFUSED):
             self.trouble = entry.why
         if entry.state == ledger.REFUSED and entry.why and self._is_new(entry.why):
@@ -124,7 +131,9 @@ class Reporter:
                 logger.info("%s %s.", entry.message, entry.why)
         elif entry.state == ledger.WAITING and self._is_new(ledger.WAITING):
             logger.warning(
-                "%s could not be pushed yet, and is tried again: %s. Training goes on.", entry.message, entry.why
+                "%s could not be pushed yet, and is tried again: %s. Training goes on.",
+                entry.message,
+                entry.why.rstrip(".") if entry.why else "the reason is not known",
             )
         elif entry.state == ledger.DONE:
             self.trouble = None

@@ -35,7 +35,7 @@ from .request import Request, check_token, place_of
 from .settings import Settings, resolve
 from .signals import Orders
 from .staging import stage
-from .summary import PushInProgress, Summary
+from .summary import PushInProgress, Summary, counted
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
@@ -402,20 +402,21 @@ class HubSync(LoopVerbs):
         if summary.commits == 0:
             what = f"Nothing of this run is on the Hub ({self.hub_model_id})"
         else:
-            what = f"{summary.waiting + summary.lost} pushes to {self.hub_model_id} have not arrived"
-        message = f"{what}: {summary.why}" if summary.why else what
+            missing = counted(summary.waiting + summary.lost, "push has", "pushes have")
+            what = f"{missing} not arrived at {self.hub_model_id}"
+        message = f"{what}: {summary.why.rstrip('.')}" if summary.why else what
         if summary.lost:
-            message += f". {summary.lost} saves could not be kept for pushing, as said before"
+            message += f". {counted(summary.lost, 'save', 'saves')} could not be kept for pushing, as said before"
         safe = sum(map(self.outbox.holds, self._fates.unsent))
         if safe:
             message += (
-                f". {safe} pushes are safe in {self.outbox.root}; send them with: "
+                f". {counted(safe, 'push is', 'pushes are')} safe in {self.outbox.root}; what waits is sent by: "
                 f"hub-callbacks sync {self.settings.output_dir}"
             )
-        if safe < summary.waiting:
+        if gone := summary.waiting - safe:
             message += (
-                f". {summary.waiting - safe} are not in {self.outbox.root} any more: they were deleted, or were "
-                "damaged and set aside. What they held is as the Trainer left it in its own folders"
+                f". {counted(gone, 'push is', 'pushes are')} not in {self.outbox.root} any more: "
+                "deleted, or damaged and set aside. What was in it is as the Trainer left it in its own folders"
             )
         self._fates.abandon(message)
         self._rest()
@@ -435,8 +436,14 @@ class HubSync(LoopVerbs):
         self._closed = True
         try:
             if left := len(self._fates.open):
-                if grace is not None:
-                    logger.warning("%d pushes are not on the Hub yet; %.0f s more for what can be.", left, grace)
-                self._conclude(self.wait(grace))
+                try:
+                    if grace:
+                        what = counted(left, "push is", "pushes are")
+                        logger.warning("%s not on the Hub yet; %.0f s more for what can be.", what, grace)
+                    arrived = self.wait(grace)
+                except KeyboardInterrupt:
+                    self._conclude(False)
+                    raise
+                self._conclude(arrived)
         finally:
             self._companion.stop()

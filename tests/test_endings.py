@@ -125,6 +125,24 @@ def test_ctrl_c_reaches_the_training_and_not_the_pusher(hub, api, repo, tmp_path
     assert on_hub(tmp_path, repo) == saved(tmp_path / repo, 4)
 
 
+def test_a_second_ctrl_c_ends_the_wait_at_the_end_and_what_waits_is_named(hub, repo, tmp_path):
+    with hub.inject(Fault("*", Answer(503))):
+        script = start(tmp_path / repo, "print('at step 5', flush=True); time.sleep(600)")
+        lines = iter(script.stdout.readline, "")
+        assert "at step 5\n" in lines
+        script.send_signal(signal.SIGINT)
+        seen = []
+        for line in iter(script.stderr.readline, ""):
+            seen.append(line)
+            if "15 s more" in line:
+                script.send_signal(signal.SIGINT)
+        script.communicate(timeout=60)
+    err = "".join(seen)
+    assert "safe in" in err and f"hub-callbacks sync {tmp_path / repo}" in err
+    assert err.count("Traceback") == 1 and "atexit" not in err  # that of the training, from the first Ctrl-C
+    assert not pushers_of(tmp_path / repo)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_the_pusher_goes_on_when_the_training_is_killed(hub, api, repo, tmp_path, number):
     script = start(tmp_path / repo, f"os.kill(os.getpid(), {int(number)}); time.sleep(60)")

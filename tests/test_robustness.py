@@ -15,6 +15,8 @@ from hub_callbacks import HubSyncCallback, PushNotSent, ledger
 from hub_callbacks.cli import drain
 from hub_callbacks.localhub import Answer, Fault, Hang
 from hub_callbacks.outbox import Outbox
+from hub_callbacks.plan import plan_save
+from hub_callbacks.sync import HubSync
 from models import Sentences, arguments, classifier
 from runs import below, digests, on_hub, root_of, titles, train
 from savers import wait_until
@@ -290,6 +292,18 @@ def test_the_offline_switch_ends_the_wait_at_once_and_keeps_what_was_saved(hub, 
     assert titles(api, repo)[-1] == "End of training"
 
 
+def test_the_end_speaks_of_one_push_as_one_and_ends_each_sentence_once(hub, repo, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    sync = HubSync(output_dir=tmp_path / repo)
+    weights = tmp_path / repo / "checkpoint-1" / "model.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"weights")
+    sync.push(plan_save("every_save", weights.parent, 1, "step 1"))
+    sync.finish()
+    sync.close()
+    assert "where there is a network. 1 push is safe in" in caplog.text
+
+
 def test_the_end_does_not_wait_for_pushes_whose_outbox_was_deleted(hub, api, repo, tmp_path, caplog):
     outbox = Outbox(tmp_path / repo / "_hub_sync")
 
@@ -301,4 +315,4 @@ def test_the_end_does_not_wait_for_pushes_whose_outbox_was_deleted(hub, api, rep
 
     with hub.inject(Fault("preupload", Hang(seconds=1))), hub.inject(Fault("commit", Answer(503))):
         run(tmp_path / repo, Deletes(), keywords={"finish_timeout": 1}, max_steps=4, save_steps=2)
-    assert "pushes are safe" in caplog.text and "1 are not in" in caplog.text
+    assert " safe in " in caplog.text and "1 push is not in" in caplog.text
