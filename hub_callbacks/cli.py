@@ -1,7 +1,7 @@
 """The command line: look into an outbox, send what is in it, run a training script, run the embedded Hub.
 
-Exit codes: 0, nothing is left to be sent; 1, something is; 2, the command was not understood or there is no
-outbox.
+Exit codes: 0, nothing is left to be sent; 1, something is; 2, the command was not understood, or cannot be done
+here: there is no outbox, it cannot be written to, a port is taken.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from typing import Annotated, Any
 import typer
 
 from . import ledger
+from .manifest import Push
 from .outbox import Outbox
 from .settings import OUTBOX_NAME
 from .signals import Signals
+from .summary import counted
 
 WATCH_EVERY = 5.0
 """Seconds between two looks of `sync --watch`."""
@@ -76,16 +78,20 @@ def status(folder: Folder, as_json: AsJson = False) -> None:
 
 def table_of(outbox: Outbox) -> list[dict[str, Any]]:
     """One row for each push that the outbox or its ledger knows, oldest first."""
+    is_being_sent = outbox.is_being_sent()
     pending = {push.id: push for push in outbox.pending()}
     latest = outbox.ledger.latest()
     rows = []
     for push_id in sorted(pending.keys() | latest.keys(), key=lambda name: (len(name), name)):
         push, entry = pending.get(push_id), latest.get(push_id)
+        state = entry.state if entry else ledger.QUEUED
+        if state == ledger.RUNNING and not is_being_sent:
+            state = ledger.WAITING  # whoever sent it has ended
         rows.append(
             {
                 "push": push_id,
-                "state": entry.state if entry else ledger.QUEUED,
-                "waits": push is not None and (entry is None or entry.state not in ledger.FINAL),
+                "state": state,
+                "waits": push is not None and state not in ledger.FINAL and _holds_something(push),
                 "message": push.message if push else entry.message if entry else "",
                 "step": push.step if push else None,
                 "bytes": push.size if push else entry.size if entry else None,
@@ -96,6 +102,11 @@ def table_of(outbox: Outbox) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _holds_something(push: Push) -> bool:
+    """Whether something that was made is in it; else it creates the repository, as the next push does too."""
+    return bool(push.parts or push.has_card or push.tags or push.removes_branch)
 
 
 @app.command()
@@ -109,23 +120,33 @@ def sync(
 ) -> None:
     """Sends what waits, from this machine or another one with a copy of the folder."""
     outboxes = [open_outbox(folder) for folder in folders]
+    writable = list(outboxes)
     with contextlib.suppress(KeyboardInterrupt):
         while True:
-            for outbox in outboxes:
-                drain(outbox, patience, quiet=as_json)
-            if not watch:
+            for outbox in list(writable):
+                try:
+                    drain(outbox, patience, quiet=as_json)
+                except OSError as error:
+                    _say_cannot_write(outbox, error)
+                    writable.remove(outbox)
+            if not watch or not writable:
                 break
             time.sleep(WATCH_EVERY)
     left = [row for outbox in outboxes for row in table_of(outbox) if row["waits"]]
     if as_json:
         typer.echo(json.dumps({"left": left}, ensure_ascii=False, indent=1))
     elif left:
-        typer.echo(f"{len(left)} pushes are not sent; `hub-callbacks status` shows why.", err=True)
-    raise typer.Exit(1 if left else 0)
+        what = counted(len(left), "push is", "pushes are")
+        typer.echo(f"{what} not sent; `hub-callbacks status` shows why.", err=True)
+    raise typer.Exit(2 if writable != outboxes else 1 if left else 0)
 
 
 def drain(outbox: Outbox, patience: float, quiet: bool = False) -> None:
-    """Sends what waits in an outbox, as long as there is a success within `patience` seconds."""
+    """Sends what waits in an outbox, as long as there is a success within `patience` seconds.
+
+    Raises:
+        OSError: when the outbox cannot be written to.
+    """
     from .pusher import Pusher
     from .repository import Repository
     from .stall import Stalled
@@ -167,6 +188,14 @@ class _Foreground(Signals):
         super().sleep(min(seconds, max(left, 0)), until_new=until_new)
 
 
+def _say_cannot_write(outbox: Outbox, error: OSError) -> None:
+    typer.echo(
+        f"{outbox.root} cannot be written to ({error.strerror or error}). What waits in it is still there. Run "
+        "the command as somebody who may write there, or `hub-callbacks sync` on a copy of the folder.",
+        err=True,
+    )
+
+
 @app.command()
 def drop(
     folder: Folder,
@@ -184,13 +213,17 @@ def drop(
     if unknown or not (names or everything):
         typer.echo(f"Not waiting: {', '.join(unknown)}" if unknown else "Name pushes, or use --all.", err=True)
         raise typer.Exit(2)
-    for name in names:
-        typer.echo(f"{name}  {pending[name].message}  {pending[name].size:,} bytes")
+    titles = {name: f"{name}  {pending[name].message}  {pending[name].size:,} bytes" for name in names}
     if names and not yes:
+        typer.echo("\n".join(titles.values()))
         typer.confirm("They are not on the Hub. Drop them?", abort=True)
     for name in names:
-        outbox.record(ledger.Entry(name, ledger.DROPPED, message=pending[name].message))
-        outbox.remove(name)
+        try:
+            outbox.drop(pending[name])
+        except OSError as error:
+            _say_cannot_write(outbox, error)
+            raise typer.Exit(2) from None
+        typer.echo(f"dropped  {titles[name]}")
 
 
 @app.command(
@@ -256,7 +289,7 @@ def resume(
 @app.command()
 def serve(
     root: Annotated[Path, typer.Option(help="Folder that holds the repositories.")] = Path("local-hub"),
-    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 7860,
+    port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 7860,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
 ) -> None:
     """Runs the embedded Hub until Ctrl-C."""
@@ -268,8 +301,8 @@ def serve(
     try:
         run(root, port, host)
     except (RuntimeError, OSError) as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from None
+        typer.echo(getattr(error, "strerror", None) or str(error), err=True)
+        raise typer.Exit(2) from None
 
 
 def _line(entry: ledger.Entry) -> str:

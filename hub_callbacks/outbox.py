@@ -65,6 +65,16 @@ class Outbox:
         self.root.mkdir(parents=True, exist_ok=True)
         return FileLock(self.root / "drainer.lock")
 
+    def is_being_sent(self) -> bool:
+        """Whether a process holds the lock; where nobody can tell, one may."""
+        if not (self.root / "drainer.lock").exists():
+            return False
+        try:
+            with self.lock().acquire(timeout=0):
+                return False
+        except OSError:  # Timeout is one, too
+            return True
+
     def identity(self) -> tuple[int, int] | None:
         """Device and inode of the lock's file: it changes when the folder is deleted and made anew."""
         try:
@@ -176,14 +186,27 @@ class Outbox:
 
     def remove(self, push_id: str) -> None:
         """Takes a push out of the queue; its files are gone with it."""
-        self._read.pop(push_id, None)
-        # Renamed first: half a push must never be seen in the queue.
-        gone = self.staging / f"{_mine()}gone-{push_id}"
         try:
-            self.staging.mkdir(exist_ok=True)
-            (self.pushes / push_id).rename(gone)
+            gone = self._take_out(push_id)
         except OSError:
             gone = self.pushes / push_id
+        shutil.rmtree(gone, ignore_errors=True)
+
+    def _take_out(self, push_id: str) -> Path:
+        """Moves a push away before its files go: half a push must never be seen in the queue."""
+        self._read.pop(push_id, None)
+        gone = self.staging / f"{_mine()}gone-{push_id}"
+        self.staging.mkdir(exist_ok=True)
+        return (self.pushes / push_id).rename(gone)
+
+    def drop(self, push: Push) -> None:
+        """Takes a push out for good, because a person says so.
+
+        Raises:
+            OSError: when it cannot be taken out; it is as it was then.
+        """
+        gone = self._take_out(push.id)
+        self.record(ledger.Entry(push.id, ledger.DROPPED, message=push.message))
         shutil.rmtree(gone, ignore_errors=True)
 
     def give_up(self, push: Push, slots: frozenset[str]) -> Push:

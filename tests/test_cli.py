@@ -9,10 +9,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+import hub_callbacks.repository  # noqa: F401  # `read_only` may not be able to read where it is
+from hub_callbacks import ledger
 from hub_callbacks.cli import app
 from hub_callbacks.localhub import Answer, Fault
 from hub_callbacks.manifest import Target
@@ -83,6 +87,67 @@ def test_sync_works_on_a_copy_of_the_outbox_somewhere_else(api, repo, waiting, t
     assert titles(api, repo) == ["step 1", "step 2", "step 3"]
 
 
+def test_a_push_under_way_when_its_sender_was_killed_waits(repo, waiting):
+    outbox = Outbox(waiting / "_hub_sync")
+    outbox.record(ledger.Entry("000001", ledger.RUNNING, message="step 1"))
+
+    def state() -> str:
+        row, *_ = json.loads(call("status", waiting, "--json").output)
+        assert row["waits"]
+        return row["state"]
+
+    assert state() == "waiting"
+    with outbox.lock():
+        assert state() == "running"
+
+
+def test_a_push_that_only_creates_the_repository_is_nothing_that_waits(hub, repo, tmp_path):
+    with hub.inject(Fault("*", Answer(503))):
+        sync = HubSync(output_dir=tmp_path / repo)
+        sync.start()
+        sync.close()
+        assert call("sync", tmp_path / repo, "--patience", 0).exit_code == 0
+    assert len(Outbox(tmp_path / repo / "_hub_sync").pending()) == 1
+    result = call("status", tmp_path / repo)
+    assert result.exit_code == 0 and "create the repository" in result.output
+
+
+@pytest.fixture
+def read_only():
+    """The folder of a run with one push, where this process may read and not write."""
+    folder = Path(tempfile.mkdtemp())
+    put(Outbox(folder / "_hub_sync"), message="step 1")
+    places = [folder, *folder.rglob("*")]
+    for path in places:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    user = os.geteuid()
+    try:
+        if user == 0:
+            os.seteuid(65534)
+        yield folder
+    finally:
+        os.seteuid(user)
+        for path in places:
+            path.chmod(0o755)
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("words", [("sync",), ("drop", "--all", "--yes")], ids=["sync", "drop"])
+def test_a_folder_that_cannot_be_written_to_is_said_and_nothing_is_claimed(read_only, words):
+    result = call(words[0], read_only, *words[1:])
+    assert result.exit_code == 2, result.output
+    assert "cannot be written to (Permission denied)" in result.output and "still there" in result.output
+    assert "step 1" not in result.output
+    assert [push.message for push in Outbox(read_only / "_hub_sync").pending()] == ["step 1"]
+
+
+def test_sync_sends_from_the_other_folders_when_one_cannot_be_written_to(api, repo, waiting, tmp_path):
+    (tmp_path / "other/_hub_sync/pushes").mkdir(parents=True)
+    (tmp_path / "other/_hub_sync/drainer.lock").mkdir()  # so that nobody, root neither, can take it
+    assert call("sync", tmp_path / "other", waiting).exit_code == 2
+    assert titles(api, repo) == ["step 1", "step 2"]
+
+
 def test_sync_ends_when_nothing_works_and_says_so(hub, waiting):
     with hub.inject(Fault("*", Answer(503))):
         result = call("sync", waiting, "--patience", 1)
@@ -138,6 +203,25 @@ def test_drop_of_what_does_not_wait_is_an_error(waiting):
 def test_a_folder_without_an_outbox_is_an_error(tmp_path, command):
     result = call(command, tmp_path)
     assert result.exit_code == 2 and "no outbox" in result.output
+
+
+@pytest.mark.parametrize(
+    ("trouble", "words"),
+    [("a port that is none", "65535"), ("a port that is taken", "in use"), ("a file for a folder", "no folder")],
+)
+def test_serve_says_what_it_cannot_do(hub, tmp_path, monkeypatch, trouble, words):
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # this process's own stay
+    (tmp_path / "file").touch()
+    root, port = tmp_path / "hub", "0"
+    if "none" in trouble:
+        port = "99999"
+    elif "taken" in trouble:
+        port = hub.endpoint.rpartition(":")[2]
+    else:
+        root = tmp_path / "file"
+    result = call("serve", "--root", root, "--port", port)
+    assert result.exit_code == 2 and isinstance(result.exception, SystemExit)
+    assert words in result.output and "Errno" not in result.output
 
 
 def test_serve_prints_where_it_is(tmp_path):

@@ -39,7 +39,13 @@ class Running:
         gitstore.flush_always()
         self._temporary = root is None
         self.root = Path(tempfile.mkdtemp(prefix="localhub-") if root is None else root).resolve()
-        self.root.mkdir(parents=True, exist_ok=True)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            why = (
+                f"The hub cannot keep its repositories in {self.root}: it is no folder, or none can be made there."
+            )
+            raise OSError(error.errno, f"{why} Choose another folder.") from error
         self._lock = FileLock(self.root / "hub.lock", thread_local=False)
         try:
             self._lock.acquire(timeout=0)
@@ -115,9 +121,12 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
-    except OSError:
+    except OSError as error:
         listener.close()
-        raise
+        why = f"The hub cannot listen on {host}, port {port}: {error.strerror}."
+        raise OSError(
+            error.errno, f"{why} Choose another port (0 takes a free one), or another address."
+        ) from error
     return listener
 
 
