@@ -258,16 +258,23 @@ def resume(
     from .settings import resolve
     from .team import Alone
 
+    if folder.exists() and not folder.is_dir():
+        typer.echo(f"{folder} is a file. Give the folder that the run's output_dir is to be.", err=True)
+        raise typer.Exit(2)
     try:
         settings = resolve(overrides={"output_dir": folder, "hub_model_id": repo, "hub_revision": revision})
     except HubSyncError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
-    search = Search(folder, Outbox(settings.outbox), Downloads(repo), revision)
+    downloads = Downloads(repo)
+    search = Search(folder, Outbox(settings.outbox), downloads, revision)
     try:
         found, trouble = search.run(Alone()), None
     except HubSyncError as error:
         found, trouble = None, str(error)
+    if found is None and trouble is None:
+        missing = f": {downloads.missing}. Check the name, the revision and the token" if downloads.missing else ""
+        trouble = f"No complete checkpoint was found in {folder} or in {repo}{missing}."
     if as_json:
         row = {
             "checkpoint": str(found.folder) if found else None,
@@ -279,10 +286,8 @@ def resume(
         typer.echo(json.dumps(row, ensure_ascii=False, indent=1))
     else:
         for why in search.passed_over:
-            typer.echo(f"Not taken: {why}.", err=True)
-        typer.echo(
-            str(found.folder) if found else trouble or "There is no complete checkpoint.", err=found is None
-        )
+            typer.echo(f"Not taken: {why.rstrip('.')}.", err=True)
+        typer.echo(str(found.folder) if found else trouble, err=found is None)
     raise typer.Exit(0 if found else 1)
 
 

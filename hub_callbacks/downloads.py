@@ -74,6 +74,7 @@ class Downloads:
 
     Attributes:
         passed_over: What was found and cannot be trusted, in words.
+        missing: Why there was nothing to look at, in words: no such repository or revision.
     """
 
     def __init__(self, repo_id: str, given_token: str | None = None) -> None:
@@ -81,6 +82,7 @@ class Downloads:
         self._api = HfApi(library_name="hub_callbacks")
         self._repo_id = repo_id
         self.passed_over: list[str] = []
+        self.missing: str | None = None
         self._manifests: dict[HubCheckpoint, CheckpointManifest] = {}
 
     @property
@@ -103,13 +105,20 @@ class Downloads:
                 highest first.
 
         Returns:
-            Nothing, where there is no such repository or revision yet.
+            Nothing, where there is no such repository or revision yet; `missing` says so.
         """
+        names = [revision]
         try:
-            for name in self._branches(revision) if revision and "{step}" in revision else [revision]:
+            if revision and "{step}" in revision:
+                names = list(self._branches(revision))
+                if not names:
+                    self.missing = f"{self.repo_id} has no branch with a name like {revision!r}"
+            for name in names:
                 yield from self._at(name)
-        except (RepositoryNotFoundError, RevisionNotFoundError):
-            return
+        except RevisionNotFoundError:
+            self.missing = f"{self.repo_id} has no branch, tag or commit {revision or 'main'!r}"
+        except RepositoryNotFoundError:
+            self.missing = f"there is no repository {self.repo_id}, or the token has no right to read it"
 
     def _branches(self, template: str) -> list[str]:
         before, _, after = template.partition("{step}")

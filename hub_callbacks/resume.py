@@ -64,7 +64,11 @@ def latest_checkpoint(args: Any, **overrides: Any) -> str | None:
                 logger.warning("Not continued from: %s.", why)
     if found is None:
         if processes.is_main:
-            logger.warning("No checkpoint of %s was found; training starts at step 0.", settings.hub_model_id)
+            missing = search.downloads.missing if search.downloads else None
+            why = f" ({missing})" if missing else ""
+            logger.warning(
+                "No checkpoint of %s was found%s; training starts at step 0.", settings.hub_model_id, why
+            )
         return None
     if processes.is_main:
         logger.warning("%s", describe(found, args.world_size))

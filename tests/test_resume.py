@@ -54,7 +54,7 @@ def change(api, repo, *operations):
 
 def test_none_where_there_is_nothing_yet(hub, repo, output_dir, said):
     assert latest_checkpoint(arguments(output_dir)) is None
-    assert "step 0" in said()
+    assert "step 0" in said() and f"there is no repository local/{repo}" in said()
 
 
 def test_none_where_the_repository_holds_no_checkpoint(hub, api, repo, output_dir):
@@ -433,6 +433,33 @@ def test_the_command_says_in_json_what_it_passed_over(hub, api, repo, output_dir
 def test_the_exit_code_tells_nothing_found_from_not_understood(hub, repo, output_dir):
     assert run_command(repo, output_dir).exit_code == 1
     assert run_command("not/a/repository", output_dir).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("revision", "words"),
+    [
+        (None, "has no checkpoint"),
+        ("nope", "no branch, tag or commit 'nope'"),
+        ("step-{step}", "no branch with a name like 'step-{step}'"),
+    ],
+)
+def test_the_command_says_what_is_not_there(hub, api, repo, output_dir, revision, words):
+    words = words.replace(
+        "has no checkpoint", f"No complete checkpoint was found in {output_dir} or in local/{repo}."
+    )
+    options = ["--revision", revision] if revision else []
+    where = f"local/{repo}"
+    assert f"there is no repository {where}" in run_command(where, output_dir, *options).output
+    api.create_repo(where)
+    result = run_command(where, output_dir, *options)
+    assert result.exit_code == 1 and words in result.output
+    assert words in json.loads(run_command(where, output_dir, "--json", *options).output)["error"]
+
+
+def test_the_command_wants_a_folder(hub, repo, output_dir):
+    output_dir.touch()
+    result = run_command(f"local/{repo}", output_dir)
+    assert result.exit_code == 2 and "is a file" in result.output
 
 
 def test_the_command_needs_no_torch():
