@@ -227,14 +227,21 @@ def _check_repo_id(repo_id: str) -> None:
 
 
 def _check_template(path: Path) -> None:
-    from jinja2 import Environment, TemplateSyntaxError
+    from jinja2 import TemplateSyntaxError
+
+    from .card import try_template
 
     try:
-        Environment().parse(path.read_text(encoding="utf-8"))
-    except OSError as error:
+        try_template(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeError) as error:
         raise SettingsError(f"card_template cannot be read: {error}") from None
     except TemplateSyntaxError as error:
         raise SettingsError(f"card_template {path} is no Jinja template: line {error.lineno}: {error}") from None
+    except Exception as error:
+        raise SettingsError(
+            f"card_template {path} makes no card of typical facts: {type(error).__name__}: {error}. The package's "
+            "own, hub_callbacks/card/template.md.jinja, shows what can be used."
+        ) from None
 
 
 def check_ref(setting: str, name: Any, kind: str = "branch") -> None:

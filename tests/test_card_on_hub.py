@@ -11,7 +11,11 @@ from transformers import TrainerCallback
 
 import hub_callbacks.card as card_package
 from hub_callbacks import SettingsError
+from hub_callbacks.card import clean_metadata, example
+from hub_callbacks.card.content import view
+from hub_callbacks.card.evaluations import read_evaluations
 from hub_callbacks.localhub import Answer, Fault
+from hub_callbacks.settings import resolve
 from models import classifier
 from runs import commit_titled, download, train
 
@@ -166,6 +170,39 @@ def test_a_template_of_ones_own(hub, api, repo, tmp_path):
     template.write_text(own.read_text() + "\nMade with my own template.\n")
     train(tmp_path, repo, callback={"card_template": str(template)}, hub_strategy="end")
     assert "Made with my own template." in card(tmp_path, repo)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("{{ title | no_such_filter }}", "no_such_filter"),
+        ("{{ no_such_macro(title) }}", "no_such_macro"),
+        ("{% if results %}{{ no_such_macro(results.rows) }}{% endif %}", "no_such_macro"),
+        ("{{ 1 / 0 }}", "ZeroDivisionError"),
+    ],
+)
+def test_a_template_that_makes_no_card_is_refused_before_training(tmp_path, text, why):
+    (tmp_path / "bad.jinja").write_text(text)
+    with pytest.raises(SettingsError, match=why):
+        resolve(overrides={"output_dir": tmp_path, "card_template": tmp_path / "bad.jinja"})
+
+
+@pytest.mark.parametrize(
+    "text", ["{{ my_own }}", "{{ my.own | upper }}", "{{ usage.nothing | join }}", "# {{ title }}"]
+)
+def test_a_template_may_use_what_is_not_known(tmp_path, text):
+    (tmp_path / "good.jinja").write_text(text)
+    resolve(overrides={"output_dir": tmp_path, "card_template": tmp_path / "good.jinja"})
+
+
+def test_a_template_is_tried_with_everything_that_a_card_can_show():
+    metadata = clean_metadata(example.SETUP, example.PROGRESS, example.OPTIONS)
+    evaluations = read_evaluations(example.SETUP, example.PROGRESS)
+    values = view(
+        example.SETUP, example.PROGRESS, example.OPTIONS, metadata.data, evaluations, picture="curves.png"
+    )
+    assert all(values.values()) and all(values["results"].values()), values
+    assert not metadata.problems
 
 
 def test_a_template_that_cannot_work_is_refused_before_training(tmp_path):

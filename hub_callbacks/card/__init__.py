@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .facts import CardOptions, gather_progress, gather_setup
     from .merge import merge_card
     from .metadata import Metadata, clean_metadata, drop_refused_keys
-    from .render import RenderedCard, render_card
+    from .render import RenderedCard, render_card, try_template
 
 _WHERE = {
     "CardOptions": ".facts",
@@ -30,6 +30,7 @@ _WHERE = {
     "gather_setup": ".facts",
     "merge_card": ".merge",
     "render_card": ".render",
+    "try_template": ".render",
 }
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "gather_setup",
     "merge_card",
     "render_card",
+    "try_template",
 ]
 
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import jinja2
 
-from . import content
-from .curves import draw
+from . import content, example
+from .curves import FILE_NAME, draw
 from .document import Document, Section, State, parse, record_of, with_state
 from .evaluations import read_evaluations
 from .facts import CardOptions
-from .metadata import clean_metadata
+from .metadata import Metadata, clean_metadata
 
 TEMPLATE = Path(__file__).parent / "template.md.jinja"
 
@@ -58,12 +58,30 @@ def render_card(
     options = options or CardOptions()
     metadata = clean_metadata(setup, progress, options)
     pictures = draw(setup, progress)
-    evaluations = read_evaluations(setup, progress)
-    values = content.view(setup, progress, options, metadata.data, evaluations, picture=next(iter(pictures), None))
-    yaml_text = metadata.data.to_yaml()
+    values = _variables(setup, progress, options, metadata, next(iter(pictures), None))
     source = TEMPLATE.read_text(encoding="utf-8") if template is None else template
-    body = _compiled(source).render(section=_section, card_data=yaml_text, **values)
-    return RenderedCard(_assemble(body, yaml_text), pictures, metadata.problems)
+    body = _compiled(source).render(values)
+    return RenderedCard(_assemble(body, values["card_data"]), pictures, metadata.problems)
+
+
+def try_template(source: str) -> None:
+    """Renders a template once, with made-up facts that have everything in them.
+
+    Raises:
+        Exception: whatever keeps it from working: a `jinja2.TemplateError`, or an error of an expression in it.
+    """
+    metadata = clean_metadata(example.SETUP, example.PROGRESS, example.OPTIONS)
+    values = _variables(example.SETUP, example.PROGRESS, example.OPTIONS, metadata, FILE_NAME)
+    _compiled(source).render(values)
+
+
+def _variables(
+    setup: dict[str, Any], progress: dict[str, Any], options: CardOptions, metadata: Metadata, picture: str | None
+) -> dict[str, Any]:
+    """All that a template can use."""
+    evaluations = read_evaluations(setup, progress)
+    values = content.view(setup, progress, options, metadata.data, evaluations, picture=picture)
+    return {**values, "section": _section, "card_data": metadata.data.to_yaml()}
 
 
 @cache
