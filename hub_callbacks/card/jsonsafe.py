@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,7 +17,8 @@ _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 def json_safe(value: Any) -> Any:
     """`value` as dicts with string keys, lists, strings, finite numbers, booleans and `None`.
 
-    Numbers that JSON does not have become the words `"NaN"`, `"Infinity"` and `"-Infinity"`; scalars of
+    Whole numbers too large for a float become their digits, as text: nothing can be calculated or drawn with
+    them. Numbers that JSON does not have become the words `"NaN"`, `"Infinity"` and `"-Infinity"`; scalars of
     numpy, torch and jax become Python numbers; anything else becomes its text, cut to `MAX_TEXT` characters.
     """
     if value is None or isinstance(value, bool):
@@ -25,7 +27,7 @@ def json_safe(value: Any) -> Any:
     if kind is float:
         return value if math.isfinite(value) else _word(value)
     if kind is int:
-        return value
+        return value if abs(value) <= sys.float_info.max else _text(value)
     if isinstance(value, str):
         return _text(value)
     if isinstance(value, Mapping):

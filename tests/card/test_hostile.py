@@ -107,6 +107,14 @@ def test_any_number_in_every_place_gives_a_valid_card(values: list[Any]) -> None
         assert_valid(render_card(json_safe(setup), json_safe(progress), options).text)
 
 
+@pytest.mark.parametrize("huge", [10**400, -(10**5000)], ids=["400 digits", "5000 digits"])
+def test_a_number_that_no_float_can_hold_leaves_out_itself_alone(huge: int) -> None:
+    rows = [{"loss": huge, "step": 1}, {"eval_loss": 0.25, "eval_huge": huge, "eval_runtime": 1.0, "step": 1}]
+    progress = json.loads(json.dumps(gather_progress(state_of(rows, global_step=1))))
+    text = render_card(gather_setup(), progress).text
+    assert "0.25" in text and "Huge" not in text
+
+
 def test_ten_thousand_log_rows_give_a_short_card() -> None:
     rows: list[dict[str, Any]] = []
     for step in range(1, 10_001):
