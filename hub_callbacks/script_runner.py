@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import functools
+import io
 import os
 import runpy
 import sys
+import types
+import zipfile
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
@@ -34,8 +37,16 @@ def run_script(target: str, arguments: Sequence[str], is_module: bool = False) -
     sys.excepthook = functools.partial(_show_from_the_script, sys.excepthook)
     if is_module:
         _kept.append(runpy.run_module(target, run_name="__main__", alter_sys=True))
-    else:
+    elif os.path.isdir(target) or zipfile.is_zipfile(target) or target.endswith(".pyc"):
         _kept.append(runpy.run_path(os.path.abspath(target), run_name="__main__"))
+    else:
+        # runpy makes `sys.argv[0]` and `__file__` the same; Python leaves the one as it was given.
+        main = types.ModuleType("__main__")
+        main.__file__ = os.path.abspath(target)
+        sys.modules["__main__"] = main
+        with io.open_code(main.__file__) as file:
+            code = compile(file.read(), main.__file__, "exec", dont_inherit=True)
+        exec(code, vars(main))
 
 
 def _show_from_the_script(

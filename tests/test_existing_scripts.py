@@ -89,14 +89,14 @@ def test_what_the_three_forms_of_a_script_leave_on_the_hub(hub, repo, tmp_path):
 
 def test_a_script_under_run_is_the_main_module_with_its_own_arguments(hub, script):
     path = script(
-        "import os, sys\nprint(__name__, os.path.abspath(__file__), sys.argv[1:], sys.path[0])\n"
+        "import sys\nprint(__name__, __file__, __package__, __spec__, sys.argv, sys.path[0])\n"
         "import neighbour\nimport multiprocessing, pickle\nclass Own: pass\npickle.loads(pickle.dumps(Own()))\n"
         "sys.exit(7)\n"
     )
     script("", "neighbour.py")
     arguments = ["--help", "-m", "x", "--flag=1", "run"]
-    plain, ours = (execute(*how, path, *arguments) for how in ([], RUN))
-    assert ours == plain and plain[0] == 7 and str(arguments) in plain[1]
+    plain, ours = (execute(*how, path.name, *arguments, cwd=path.parent) for how in ([], RUN))
+    assert ours == plain and plain[0] == 7 and str(["script.py", *arguments]) in plain[1]
 
 
 def test_a_module_under_run_is_as_with_python_m(hub, script):
