@@ -82,7 +82,8 @@ def table_of(outbox: Outbox) -> list[dict[str, Any]]:
     pending = {push.id: push for push in outbox.pending()}
     latest = outbox.ledger.latest()
     rows = []
-    for push_id in sorted(pending.keys() | latest.keys(), key=lambda name: (len(name), name)):
+    others = outbox.other_formats
+    for push_id in sorted(pending.keys() | latest.keys() | others.keys(), key=lambda name: (len(name), name)):
         push, entry = pending.get(push_id), latest.get(push_id)
         state = entry.state if entry else ledger.QUEUED
         if state == ledger.RUNNING and not is_being_sent:
@@ -91,13 +92,14 @@ def table_of(outbox: Outbox) -> list[dict[str, Any]]:
             {
                 "push": push_id,
                 "state": state,
-                "waits": push is not None and state not in ledger.FINAL and _holds_something(push),
+                "waits": push_id in others
+                or (push is not None and state not in ledger.FINAL and _holds_something(push)),
                 "message": push.message if push else entry.message if entry else "",
                 "step": push.step if push else None,
                 "bytes": push.size if push else entry.size if entry else None,
                 "commit": entry.commit if entry else None,
                 "by": entry.by if entry else None,
-                "why": entry.why if entry else None,
+                "why": others.get(push_id) or (entry.why if entry else None),
                 "next_try": entry.next_try if entry else None,
             }
         )

@@ -45,7 +45,11 @@ _HOST = socket.gethostname().replace("~", "-")
 
 
 class Outbox:
-    """The outbox in the folder `root`, which is made when the first push comes."""
+    """The outbox in the folder `root`, which is made when the first push comes.
+
+    Attributes:
+        other_formats: Number of a push that another version of this package can read → what it says of itself.
+    """
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
@@ -57,6 +61,7 @@ class Outbox:
         self.ledger = ledger.Ledger(self.root / "ledger.jsonl")
         self._read: dict[str, Push] = {}
         self._newest: int | None = None
+        self.other_formats: dict[str, str] = {}
         self._warned: set[str] = set()
         self._seen = ledger.Ledger(self.ledger.path)
 
@@ -168,6 +173,7 @@ class Outbox:
                         self.set_aside(name, f"{MANIFEST} is missing")
                     continue
                 except OtherFormat as error:
+                    self.other_formats[name] = str(error)
                     self._warn_once(f"{self.pushes / name} stays where it is: {error}. The others can be sent.")
                     continue
                 except (ValueError, NotADirectoryError, IsADirectoryError) as error:

@@ -54,6 +54,15 @@ def test_status_shows_what_waits_and_why(waiting):
     assert "step 1" in result.output and "step 2" in result.output
 
 
+def test_a_push_for_another_version_waits_and_says_so(waiting):
+    manifest = Outbox(waiting / "_hub_sync").pushes / "000002" / "manifest.json"
+    manifest.write_text('{"format": 99}')
+    result = call("sync", waiting)
+    assert result.exit_code == 1 and "1 push is not sent" in result.output
+    (row,) = [row for row in json.loads(call("status", waiting, "--json").stdout) if row["waits"]]
+    assert row["push"] == "000002" and "format 99" in row["why"]
+
+
 def test_status_as_json(waiting):
     rows = json.loads(call("status", waiting, "--json").output)
     assert [(row["push"], row["message"], row["waits"]) for row in rows] == [
