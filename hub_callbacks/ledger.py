@@ -68,8 +68,9 @@ class Entry:
     foreign: str | None = None
 
     def is_on(self, hub: str) -> bool:
-        """Whether it is a commit on the Hub with this address."""
-        return self.state == DONE and self.commit is not None and (self.url or "").startswith(f"{hub}/")
+        """Whether it is a commit on the Hub with this address; one that does not say where it is may be."""
+        is_elsewhere = self.url is not None and not self.url.startswith(f"{hub}/")
+        return self.state == DONE and self.commit is not None and not is_elsewhere
 
 
 _FIELDS = frozenset(field.name for field in fields(Entry))
