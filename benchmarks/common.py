@@ -25,6 +25,20 @@ def work_folder() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def embedded_hub() -> Iterator[tuple[Any, Path]]:
+    """An embedded Hub in this process and its environment, and a folder. Enter it before importing the client."""
+    with tempfile.TemporaryDirectory() as temporary:
+        os.environ["HF_HOME"] = f"{temporary}/hf-home"
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+        from hub_callbacks.localhub import LocalHub
+
+        with LocalHub(f"{temporary}/hub") as hub:
+            os.environ["HF_ENDPOINT"] = hub.endpoint
+            os.environ["HF_TOKEN"] = hub.token
+            yield hub, Path(temporary)
+
+
+@contextlib.contextmanager
 def hub_process(root: Path, megabytes_per_second: float | None = None) -> Iterator[None]:
     """An embedded Hub in its own process, in this process's environment. Enter it before importing the client.
 

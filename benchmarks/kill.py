@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import random
 import sys
-import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+
+from common import embedded_hub
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
@@ -27,15 +27,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the first kill; each has one of its own")
     options = parser.parse_args()
 
-    with tempfile.TemporaryDirectory() as temporary:
-        os.environ["HF_HOME"] = f"{temporary}/hf-home"
-        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
-        from hub_callbacks.localhub import LocalHub
-
-        with LocalHub(f"{temporary}/hub") as hub:
-            os.environ["HF_ENDPOINT"] = hub.endpoint  # before huggingface_hub is imported
-            os.environ["HF_TOKEN"] = hub.token
-            return _kill(options.kills, options.seed, hub, Path(temporary))
+    with embedded_hub() as (hub, folder):
+        return _kill(options.kills, options.seed, hub, folder)
 
 
 def _kill(kills: int, first_seed: int, hub: object, folder: Path) -> int:

@@ -16,14 +16,14 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import random
 import sys
-import tempfile
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
+
+from common import embedded_hub
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
@@ -41,15 +41,8 @@ def main() -> int:
         print("strace is not installed (Debian and Ubuntu: apt install strace). Nothing was tried.")
         return 2
 
-    with tempfile.TemporaryDirectory() as temporary:
-        os.environ["HF_HOME"] = f"{temporary}/hf-home"
-        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
-        from hub_callbacks.localhub import LocalHub
-
-        with LocalHub(f"{temporary}/hub") as hub:
-            os.environ["HF_ENDPOINT"] = hub.endpoint  # before huggingface_hub is imported
-            os.environ["HF_TOKEN"] = hub.token
-            failures = [_cut(kind, options.states, options.seed, hub, Path(temporary)) for kind in options.runs]
+    with embedded_hub() as (hub, folder):
+        failures = [_cut(kind, options.states, options.seed, hub, folder) for kind in options.runs]
     return 1 if any(failures) else 0
 
 
