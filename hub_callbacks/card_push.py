@@ -41,7 +41,7 @@ def card_files(
         )
         notes += card.problems
         last_pushed = _read(outbox.card_memory(push.target, repository.hub))
-        tokens = [repository.token] if repository.token else []
+        tokens = [repository.token]
         local = facts.get(LOCAL_CARD)
         if local is not None and (secret := secret_within(local.encode(), tokens)):
             notes.append(f"the text of {README} here was left out of the card: it holds {secret}")

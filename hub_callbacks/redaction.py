@@ -35,7 +35,7 @@ _SHAPES = {
 _PATTERNS = {name: re.compile(pattern) for name, pattern in _SHAPES.items()}
 
 
-def secret_in(path: str, file: Path, tokens: Iterable[str] = ()) -> str | None:
+def secret_in(path: str, file: Path, tokens: Iterable[str | None] = ()) -> str | None:
     """What kind of secret a file is or holds; `None` when nothing was found.
 
     Args:
@@ -51,13 +51,13 @@ def secret_in(path: str, file: Path, tokens: Iterable[str] = ()) -> str | None:
     return secret_within(file.read_bytes(), tokens)
 
 
-def secret_within(content: bytes, tokens: Iterable[str] = ()) -> str | None:
+def secret_within(content: bytes, tokens: Iterable[str | None] = ()) -> str | None:
     """What kind of secret `content` holds, if any.
 
     Args:
         tokens: Tokens in use, looked for to the letter.
     """
-    if any(token.encode() in content for token in tokens if len(token) > 7):
+    if any(token.encode() in content for token in tokens if token and len(token) > 7):
         return "the token in use"
     return next((kind for kind, pattern in _PATTERNS.items() if pattern.search(content)), None)
 

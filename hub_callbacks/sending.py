@@ -290,7 +290,7 @@ def _files_to_send(push: Push, token: str | None, notes: list[str]) -> dict[str,
     """Path in the repository → file, without those that hold a secret."""
     files: dict[str, Path] = {}
     for path, frozen in ((path, frozen) for part in push.parts for path, frozen in part.files.items()):
-        secret = secret_in(path, push.folder / frozen.stored, [token] if token else [])
+        secret = secret_in(path, push.folder / frozen.stored, [token])
         if secret is None:
             files[path] = push.folder / frozen.stored
         else:
