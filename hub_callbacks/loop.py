@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from .card_facts import CARD_PARAMETERS, CardFacts, accelerator_state
 from .checkpoint import find_checkpoint, path_of, step_of
 from .manifest import Target
-from .plan import Plan, is_weights, list_files, plan_checkpoint, plan_output_dir, stays_here
-from .request import END_OF_TRAINING, Request, check_card_options, check_token, read_request
+from .plan import END_OF_TRAINING, Plan, is_weights, list_files, plan_checkpoint, plan_output_dir, stays_here
+from .request import Request, check_card_options, check_token, read_request
 from .settings import Settings
 
 if TYPE_CHECKING:

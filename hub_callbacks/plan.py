@@ -28,6 +28,8 @@ NODE_FILES = "node-files"
 MEETING = "hub-callbacks-parts"
 """Folder that the files of several nodes meet in, and how the branch begins that it is on; see `meeting`."""
 
+END_OF_TRAINING = "End of training"
+"""Title of the commit of the final model, as the Trainer words it."""
 INCOMPLETE_MARKER = "checkpoint-is-incomplete.txt"
 """Stands in a checkpoint folder while the Trainer (`enable_jit_checkpoint`) still writes to it."""
 
@@ -272,7 +274,7 @@ def plan_evaluate(strategy: str, step: int, message: str) -> Plan | None:
     return None if strategy == "end" else Plan(message, step)
 
 
-def plan_end(final_model: Path, step: int, message: str = "End of training") -> Plan:
+def plan_end(final_model: Path, step: int, message: str = END_OF_TRAINING) -> Plan:
     """What the end of training pushes, whatever the strategy.
 
     Args:

@@ -14,9 +14,9 @@ from typing import Any
 from .card import CardOptions
 from .errors import SettingsError
 from .manifest import Target
+from .plan import END_OF_TRAINING
 from .settings import Settings, check_ref
 
-END_OF_TRAINING = "End of training"
 _OF_A_RUN = re.compile("run-[0-9a-f]{12}")
 """The branch that `on_foreign_run="branch"` makes; only the main process knows which."""
 

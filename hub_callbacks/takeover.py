@@ -17,7 +17,8 @@ from typing import Any
 from . import verbs
 from .card_facts import CARD_PARAMETERS, OPTIONS
 from .errors import SettingsError
-from .request import END_OF_TRAINING, check_card_options
+from .plan import END_OF_TRAINING
+from .request import check_card_options
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,8 @@ from transformers import Trainer
 from . import verbs
 from .callback import HubSyncCallback, find
 from .card_facts import CARD_PARAMETERS
-from .request import END_OF_TRAINING, check_card_options
+from .plan import END_OF_TRAINING
+from .request import check_card_options
 from .takeover import with_callback
 
 if TYPE_CHECKING:
