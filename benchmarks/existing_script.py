@@ -44,7 +44,7 @@ def run(form: str, output_dir: Path, token: str) -> subprocess.CompletedProcess[
     (output_dir / "README.md").write_text(README)
     script = output_dir.with_suffix(".py")
     argument = "\n    callbacks=[__import__('hub_callbacks').HubSyncCallback()]," if form == "one argument" else ""
-    script.write_text(SCRIPT.format(tests=str(ROOT / "tests"), argument=argument))
+    script.write_text(SCRIPT.format(tests=str(ROOT / "tests/support"), argument=argument))
     command = [sys.executable, *(["-m", "hub_callbacks", "run"] if form == "hub-callbacks run" else [])]
     return subprocess.run(
         [*command, str(script), str(output_dir), token],

@@ -18,7 +18,7 @@ from pathlib import Path
 from common import embedded_hub
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests/support")]
 
 
 def main() -> int:

@@ -75,10 +75,10 @@ def serve_a_part(number: int, folder: Path, nodes: int) -> None:
         number: 0 for the main process.
         nodes: How many others there are.
     """
-    from hub_callbacks.manifest import Target
-    from hub_callbacks.plan import Meeting, plan_node_files, plan_save, with_meeting
+    from hub_callbacks.outbox.push import Target
     from hub_callbacks.settings import resolve
-    from hub_callbacks.sync import HubSync
+    from hub_callbacks.training.engine import HubSync
+    from hub_callbacks.training.plan import Meeting, plan_node_files, plan_save, with_meeting
 
     settings = resolve(overrides={"output_dir": folder, "hub_model_id": folder.parent.name})
     sync = HubSync(settings)

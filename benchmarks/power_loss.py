@@ -26,7 +26,7 @@ from typing import Any
 from common import embedded_hub
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests/support")]
 
 from file_operations import has_strace  # noqa: E402
 

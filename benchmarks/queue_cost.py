@@ -15,7 +15,7 @@ from pathlib import Path
 
 from common import work_folder
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests/support"))
 
 FILES = 10
 LARGE = 200_000
@@ -26,8 +26,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pushes", type=int, default=1000)
     options = parser.parse_args()
-    from hub_callbacks.newest_wins import giving_way, taken_over
-    from hub_callbacks.outbox import Outbox
+    from hub_callbacks.outbox.queue import Outbox
+    from hub_callbacks.pushing.newest_wins import giving_way, taken_over
     from outboxes import put
 
     with work_folder() as folder:

@@ -48,9 +48,9 @@ def main() -> None:
     with work_folder() as folder, hub_process(folder / "hub", options.rate):
         import os
 
-        from hub_callbacks.plan import plan_save
         from hub_callbacks.settings import resolve
-        from hub_callbacks.sync import HubSync
+        from hub_callbacks.training.engine import HubSync
+        from hub_callbacks.training.plan import plan_save
 
         sync = HubSync(resolve(overrides={"output_dir": folder / "run", "hub_model_id": "speed"}))
         sync.start()

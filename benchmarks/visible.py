@@ -34,9 +34,9 @@ def main() -> None:
     with work_folder() as folder, hub_process(folder / "hub"):
         from huggingface_hub import CommitOperationAdd, HfApi
 
-        from hub_callbacks.plan import Plan, list_files, model_part
         from hub_callbacks.settings import resolve
-        from hub_callbacks.sync import HubSync
+        from hub_callbacks.training.engine import HubSync
+        from hub_callbacks.training.plan import Plan, list_files, model_part
 
         api = HfApi()
         api.create_repo("bare")

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from .localhub import LocalHub
     from .resume import latest_checkpoint
     from .settings import Settings
-    from .sync import HubSync
     from .trainer import HubSyncTrainer, HubSyncTrainerMixin
+    from .training.engine import HubSync
 
 _WHERE = {
     "ForeignRun": ".errors",
-    "HubSync": ".sync",
+    "HubSync": ".training.engine",
     "HubSyncCallback": ".callback",
     "HubSyncError": ".errors",
     "HubSyncTrainer": ".trainer",

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from . import takeover
 from .errors import HubSyncError
-from .final_model import is_sharded
-from .manifest import Target
-from .node_run import NodeRun
-from .nodes import Nodes, find_nodes
-from .request import place_of
-from .run import Run
+from .outbox.push import Target
 from .settings import Settings, resolve
-from .summary import Summary
-from .sync import HubSync
+from .training import takeover
+from .training.engine import HubSync
+from .training.final_model import is_sharded
+from .training.node_run import NodeRun
+from .training.nodes import Nodes, find_nodes
+from .training.request import place_of
+from .training.run import Run
+from .training.summary import Summary
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo

@@ -15,18 +15,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .card_facts import CARD_PARAMETERS, CardFacts, accelerator_state
-from .checkpoint import find_checkpoint, path_of, step_of
-from .manifest import Target
-from .plan import END_OF_TRAINING, Plan, is_weights, list_files, plan_checkpoint, plan_output_dir, stays_here
-from .request import Request, check_card_options, check_token, read_request
+from .checkpoints.completeness import find_checkpoint, path_of, step_of
+from .outbox.push import Target
 from .settings import Settings
+from .training.card_facts import CARD_PARAMETERS, CardFacts, accelerator_state
+from .training.plan import (
+    END_OF_TRAINING,
+    Plan,
+    is_weights,
+    list_files,
+    plan_checkpoint,
+    plan_output_dir,
+    stays_here,
+)
+from .training.request import Request, check_card_options, check_token, read_request
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from huggingface_hub import CommitInfo, ModelCard
 
-    from .summary import PushInProgress, Summary
+    from .training.summary import PushInProgress, Summary
 
 Names = str | list[str] | None
 

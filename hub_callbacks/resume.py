@@ -10,12 +10,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-from .downloads import Downloads
-from .outbox import Outbox
-from .plan import list_files
-from .restore import Restored, Search
+from .hub.downloads import Downloads
+from .outbox.queue import Outbox
+from .resuming.search import Restored, Search
+from .resuming.team import team
 from .settings import resolve
-from .team import team
+from .training.plan import list_files
 
 logger = logging.getLogger(__name__)
 

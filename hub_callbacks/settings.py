@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from .checkpoints.retention import Retention
 from .errors import SettingsError
-from .retention import Retention
 
 STRATEGIES = ("end", "every_save", "checkpoint", "all_checkpoints")
 ON_ERROR = ("warn", "raise")

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import Trainer
 
-from . import verbs
 from .callback import HubSyncCallback, find
-from .card_facts import CARD_PARAMETERS
-from .plan import END_OF_TRAINING
-from .request import check_card_options
-from .takeover import with_callback
+from .training import verbs
+from .training.card_facts import CARD_PARAMETERS
+from .training.plan import END_OF_TRAINING
+from .training.request import check_card_options
+from .training.takeover import with_callback
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo, ModelCard
 
-    from .run import Run
-    from .summary import PushInProgress
+    from .training.run import Run
+    from .training.summary import PushInProgress
 
 Names = str | list[str] | None
 

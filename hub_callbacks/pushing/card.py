@@ -1,0 +1,70 @@
+"""The card of a push: rendered from its facts and merged with what people wrote, here and on the Hub."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from ..card import CardOptions, combine_edits, drop_refused_keys, merge_card, render_card
+from ..hub.repository import Remote, Repository
+from ..outbox.durable import replace_file
+from ..outbox.push import CARD_FACTS, LOCAL_CARD, Push
+from ..outbox.queue import Outbox
+from .redaction import secret_within
+
+logger = logging.getLogger(__name__)
+
+README = "README.md"
+
+
+def card_files(
+    push: Push, repository: Repository, outbox: Outbox, remote: Remote, refused: list[str], notes: list[str]
+) -> dict[str, bytes]:
+    """The files of the card: README.md and its pictures. Nothing, with a note, where it cannot be made.
+
+    Args:
+        refused: The Hub's complaints about the metadata so far; what they are about is left out.
+        notes: Gains what people should know.
+    """
+    on_hub = repository.read_text(remote, README) if README in remote.root else None
+    try:
+        facts: dict[str, Any] = json.loads((push.folder / CARD_FACTS).read_text(encoding="utf-8"))
+        # The training may not have known the owner yet.
+        setup = {**facts.get("setup", {}), "repo_id": remote.repo_id}
+        card = render_card(
+            setup,
+            facts.get("progress", {}),
+            CardOptions(**facts.get("options", {})),
+            template=facts.get("template"),
+        )
+        notes += card.problems
+        last_pushed = _read(outbox.card_memory(push.target, repository.hub))
+        tokens = [repository.token]
+        local = facts.get(LOCAL_CARD)
+        if local is not None and (secret := secret_within(local.encode(), tokens)):
+            notes.append(f"the text of {README} here was left out of the card: it holds {secret}")
+            local = None
+        text = merge_card(card.text, combine_edits(local, on_hub, last_pushed))
+        if (secret := secret_within(card.text.encode(), tokens)) is not None:
+            notes.append(f"the model card was left out: what it is made from holds {secret}")
+            return {}
+        if refused:
+            text, dropped = drop_refused_keys(text, refused)
+            notes.append(f"the Hub refused metadata of the card, which was left out: {', '.join(dropped)}")
+    except Exception as error:
+        logger.warning("the card of push %s could not be made", push.id, exc_info=error)
+        notes.append(f"the model card could not be made ({type(error).__name__}: {error}) and was left out")
+        return {}
+    return {README: text.encode(), **card.pictures}
+
+
+def remember(push: Push, hub: str, outbox: Outbox, readme: bytes) -> None:
+    """Keeps the text of a card that has arrived on a Hub, to tell later what a person has changed."""
+    outbox.cards.mkdir(parents=True, exist_ok=True)
+    replace_file(outbox.card_memory(push.target, hub), readme)
+
+
+def _read(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None

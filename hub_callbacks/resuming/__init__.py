@@ -1,0 +1,1 @@
+"""From the Hub, the outbox or the disk back to a checkpoint that training can continue from."""

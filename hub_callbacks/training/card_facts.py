@@ -1,0 +1,124 @@
+"""What the card of a run is made from, collected in the training process as the Trainer tells it."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..card import CardOptions, gather_progress, gather_setup, merge_card, render_card
+from ..card.jsonsafe import json_safe
+from ..card.surroundings import hardware
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCard
+
+CARD_PARAMETERS = (
+    "language",
+    "license",
+    "tags",
+    "model_name",
+    "finetuned_from",
+    "tasks",
+    "dataset_tags",
+    "dataset",
+    "dataset_args",
+    "dataset_language",
+)
+"""Parameters of `create_model_card`, in order; the Trainer's own does not have the last."""
+OPTIONS = frozenset(field.name for field in dataclasses.fields(CardOptions))
+
+
+class CardFacts:
+    """The facts of one run.
+
+    Args:
+        template: Text of the user's own Jinja template for the card.
+        options: What the user said about the model, by any of the calls that take the options of
+            `Trainer.create_model_card`.
+
+    Attributes:
+        setup: What does not change during the training; empty before it is known.
+    """
+
+    def __init__(self, template: str | None = None, options: dict[str, Any] | None = None) -> None:
+        self.template = template
+        self.options = options or {}
+        self.setup: dict[str, Any] = {}
+
+    def learn(self, args: Any, state: Any, repo_id: str, revision: str | None, seen: dict[str, Any]) -> None:
+        """Gathers what does not change.
+
+        Args:
+            args: The `TrainingArguments`.
+            state: The `TrainerState` at the start of the training.
+            repo_id: The repository.
+            revision: Its branch.
+            seen: What the Trainer hands to callbacks: `model`, `processing_class`, `train_dataloader`,
+                `eval_dataloader`.
+        """
+        resumed = self.setup.get("training", {}).get("resumed_from_step") if self.setup else state.global_step
+        self.setup = gather_setup(
+            args=args,
+            model=seen.get("model"),
+            processing_class=seen.get("processing_class"),
+            train_dataset=seen.get("train_dataloader"),
+            eval_dataset=seen.get("eval_dataloader"),
+            repo_id=repo_id,
+            revision=revision,
+            accelerator_state=accelerator_state(),
+            resumed_from_step=resumed,
+        )
+
+    def look_around(self, args: Any) -> None:
+        """Gathers anew what the training runs on: another `Accelerator` was made."""
+        self.setup["hardware"] = json_safe(hardware(args, accelerator_state()))
+
+    def say(self, options: Mapping[str, Any]) -> None:
+        """Takes what the user says about the model; other keywords (TRL has some) are left alone."""
+        self.options |= {name: json_safe(value) for name, value in options.items() if name in OPTIONS and value}
+
+    def add_tags(self, *tags: Iterable[str]) -> None:
+        """Adds tags to those that the user has given so far."""
+        said = self.options.get("tags") or []
+        known = dict.fromkeys([said] if isinstance(said, str) else said)
+        for some in tags:
+            known |= dict.fromkeys(some)
+        self.say({"tags": list(known)})
+
+    def at(self, state: Any, weights_step: int | None = None) -> dict[str, Any]:
+        """The facts at this moment, ready for JSON.
+
+        Args:
+            state: The `TrainerState`.
+            weights_step: The step whose weights go along, where it is not the newest.
+        """
+        return {
+            "setup": self.setup,
+            "progress": gather_progress(state, weights_step=weights_step),
+            "options": self.options,
+            "template": self.template,
+        }
+
+    def write(self, folder: Path, state: Any, weights_step: int | None = None) -> ModelCard:
+        """Renders the card now, merges it with the README.md that is in `folder`, and writes it there."""
+        from huggingface_hub import ModelCard
+
+        facts = self.at(state, weights_step)
+        card = render_card(facts["setup"], facts["progress"], CardOptions(**self.options), template=self.template)
+        readme = folder / "README.md"
+        text = merge_card(
+            card.text, readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else None
+        )
+        readme.write_text(text, encoding="utf-8")
+        for name, picture in card.pictures.items():
+            (folder / name).write_bytes(picture)
+        return ModelCard(text, ignore_metadata_errors=True)
+
+
+def accelerator_state() -> Any:
+    """What accelerate knows of processes and precision, once an `Accelerator` was made in this process."""
+    accelerate = sys.modules.get("accelerate.state")
+    return accelerate.AcceleratorState() if accelerate is not None and accelerate.is_initialized() else None

@@ -1,0 +1,101 @@
+"""Where the final weights are when training ends: in a checkpoint, most of the time; else they are saved."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+from ..checkpoints.completeness import is_marked_incomplete
+from ..outbox.queue import Outbox
+
+
+def is_sharded(args: Any) -> bool:
+    """Whether no single process holds the whole model, so that saving it is an operation of all of them."""
+    return bool(args.fsdp or args.deepspeed)
+
+
+def weights_step(args: Any, state: Any) -> int:
+    """The step whose weights the model holds after training."""
+    best: int | None = state.best_global_step if args.load_best_model_at_end else None
+    return best or state.global_step
+
+
+def checkpoint_with_final_weights(
+    args: Any, state: Any, output_dir: Path, saved: Collection[int]
+) -> tuple[Path, int] | None:
+    """The checkpoint folder that holds what the model holds now, and its step; `None` when there is none.
+
+    Args:
+        args: The `TrainingArguments`.
+        state: The `TrainerState` at the end of training, after `load_best_model_at_end` did its work.
+        output_dir: Its folder, absolute: the script may have changed its working directory.
+        saved: Steps that this training has saved; a folder of that name may be an earlier training's.
+    """
+    best = state.best_model_checkpoint
+    if args.load_best_model_at_end and best is not None:
+        folder = output_dir / Path(best).name if not Path(best).is_dir() else Path(best)
+        step = folder.name.rpartition("-")[2]
+        return (folder, int(step)) if _is_complete(folder) and step.isdigit() else None
+    folder = output_dir / f"checkpoint-{state.global_step}"
+    return (folder, state.global_step) if state.global_step in saved and _is_complete(folder) else None
+
+
+@contextlib.contextmanager
+def final_model(
+    args: Any, state: Any, output_dir: Path, saved: Collection[int], outbox: Outbox, seen: dict[str, Any]
+) -> Iterator[tuple[Path, int] | None]:
+    """A folder with the final model, loadable, and the step that its weights belong to.
+
+    It is saved only where no checkpoint holds it; the copy is gone at the end of the `with` block. `None` for a
+    sharded model that no checkpoint holds: one process cannot save it.
+
+    Args:
+        seen: What the Trainer hands to callbacks: `model`, `processing_class`, `train_dataloader`.
+    """
+    found = checkpoint_with_final_weights(args, state, output_dir, saved)
+    if found is not None:
+        yield found
+        return
+    if is_sharded(args):
+        yield None
+        return
+    outbox.staging.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="final-", dir=outbox.staging))
+    try:
+        save_model(seen["model"], folder)
+        processing_class = seen.get("processing_class") or _tokenizer_of_collator(seen.get("train_dataloader"))
+        if processing_class is not None:
+            processing_class.save_pretrained(folder)
+        import torch
+
+        torch.save(args, folder / "training_args.bin")
+        yield folder, weights_step(args, state)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def save_model(model: Any, folder: Path) -> None:
+    """Writes the weights as the Trainer does: `save_pretrained` where there is one, else `model.safetensors`."""
+    while not hasattr(model, "save_pretrained") and hasattr(model, "module"):
+        model = model.module
+    if hasattr(model, "save_pretrained"):
+        model.save_pretrained(folder)
+        return
+    from safetensors.torch import save_model as save_tensors
+
+    save_tensors(model, str(folder / "model.safetensors"), metadata={"format": "pt"})
+
+
+def _tokenizer_of_collator(loader: Any) -> Any:
+    """The tokenizer that the Trainer saves where it was given no processing class."""
+    collator = getattr(loader, "collate_fn", None)
+    collator = getattr(collator, "data_collator", collator)  # the Trainer wraps one that drops columns
+    return getattr(collator, "tokenizer", None)
+
+
+def _is_complete(folder: Path) -> bool:
+    return folder.is_dir() and not is_marked_incomplete(folder)

@@ -1,0 +1,136 @@
+"""README.md of `output_dir`: what a person wrote there stays, though the library's Trainer writes its own over it.
+
+TRL writes a card into `output_dir` before each save, sentence-transformers one into each checkpoint and, with the
+model, into `output_dir`. Such a card is merged into the text that was there; the next one takes its place, and
+what a person changed in between stays, for the file is looked at just before the library writes over it. Which
+lines were the last one's is noted in the file (`State.local`).
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..card.document import normalize, parse
+from ..card.edits import combine_edits
+
+logger = logging.getLogger(__name__)
+
+README = "README.md"
+GENERATED = "generated_from_trainer"
+"""The tag that Trainers set in the cards that they write."""
+
+
+class LocalCard:
+    """README.md of one folder.
+
+    Args:
+        folder: The `output_dir`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / README
+        self._stamp = _stamp(self.path)
+        self._text = _read(self.path)
+
+    def look(self) -> None:
+        """Takes what a person has written since the last push, before a library writes over it."""
+        try:
+            stamp = _stamp(self.path)
+            text = None if stamp == self._stamp else _read(self.path)
+        except OSError as error:
+            logger.warning("%s could not be read: %s", self.path, error)
+            return
+        # No text and half of one look alike to an editor that has just begun to write.
+        if text is not None and text.strip() and not is_librarys(text):
+            self._stamp, self._text = stamp, text
+
+    def bring_up(self, source: Path) -> Path | None:
+        """The README.md to merge the card of a push into, with what a library has written since the last push.
+
+        Args:
+            source: The folder that the push takes its files from.
+
+        Returns:
+            `None` where it cannot be read: the card is then merged into the one on the Hub alone.
+        """
+        try:
+            return self._bring_up(source / README)
+        except Exception as error:
+            logger.warning("%s could not be merged with what the Trainer wrote", self.path, exc_info=error)
+            return self.path if os.access(self.path, os.R_OK) else None
+
+    def _bring_up(self, beside: Path) -> Path:
+        there = _read(self.path)
+        if there is None:
+            return beside
+        text = there
+        if there != self._text and is_librarys(there):
+            text = combine_edits(there, None if is_librarys(self._text) else self._text, None) or there
+        elif beside != self.path and is_librarys(written := _read(beside)):
+            text = combine_edits(written, there, None) or there
+        if text != there:
+            _replace(self.path, text)
+        self._stamp, self._text = _stamp(self.path), text
+        return self.path
+
+
+def is_librarys(text: str | None) -> bool:
+    """Whether a library wrote this card and nothing was merged into it since."""
+    if text is None or GENERATED not in text:
+        return False
+    card = parse(normalize(text))
+    tags = next((entry.value for entry in card.front or [] if entry.key == "tags"), None)
+    return card.state is None and isinstance(tags, list) and GENERATED in tags
+
+
+def write_librarys(trainer: Any, options: Mapping[str, Any], hub_model_id: str) -> None:
+    """Has a Trainer whose class has a `create_model_card` of its own write that card into `output_dir`.
+
+    `Trainer.push_to_hub` does so, too. Whatever goes wrong in it leaves the card out.
+
+    Args:
+        options: What the script says about the model; keywords that the method does not take are left out.
+        hub_model_id: The repository, which these cards name in their examples.
+    """
+    method = trainer.create_model_card
+    if method.__module__.partition(".")[0] in ("transformers", __name__.partition(".")[0]):
+        return
+    card_data: Any = getattr(trainer.model, "model_card_data", None)
+    if hasattr(card_data, "set_model_id") and not getattr(card_data, "model_id", None) and "/" in hub_model_id:
+        card_data.set_model_id(hub_model_id)  # sentence-transformers would take the model's name for it
+    trainer.hub_model_id = hub_model_id
+    wanted = {"model_name": hub_model_id.rpartition("/")[2]} | {k: v for k, v in options.items() if v}
+    parameters = inspect.signature(method).parameters
+    takes_all = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+    try:
+        method(**{name: value for name, value in wanted.items() if takes_all or name in parameters})
+    except Exception as error:
+        logger.warning("%s.create_model_card failed", type(trainer).__name__, exc_info=error)
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """What changes when a file is written: its time, in nanoseconds, and its size."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
+def _read(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
+
+
+def _replace(path: Path, text: str) -> None:
+    """Writes a file wholly or not at all."""
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        new.write_text(text, encoding="utf-8")
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)

@@ -1,0 +1,174 @@
+"""What a call of `push_to_hub` asks for, checked before anything is saved or queued.
+
+Nothing here needs the network or what only the main process knows: each process of a training comes to the same
+result, so that none goes on alone into an operation of all of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from ..card import CardOptions
+from ..errors import SettingsError
+from ..outbox.push import Target
+from ..settings import Settings, check_ref
+from .plan import END_OF_TRAINING
+
+_OF_A_RUN = re.compile("run-[0-9a-f]{12}")
+"""The branch that `on_foreign_run="branch"` makes; only the main process knows which."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """
+    Args:
+        target: Where it goes.
+        description: Text of the commit below its title.
+        tags: Git tags that are set on its commit.
+        replaces: Whether the repository that is there is deleted first.
+        message: Title of the commit.
+        token: Write token from now on; `None` leaves the one that is known.
+        waits: Whether the caller waits for the commit.
+        card: What is said about the model, as for `create_model_card`.
+    """
+
+    target: Target
+    description: str = ""
+    tags: tuple[str, ...] = ()
+    replaces: bool = False
+    message: str = END_OF_TRAINING
+    token: str | None = field(default=None, repr=False)
+    waits: bool = True
+    card: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_request(
+    target: Target,
+    *,
+    commit_message: str | None = None,
+    commit_description: str | None = None,
+    tags: str | list[str] | None = None,
+    private: bool | None = None,
+    token: str | None = None,
+    create_repo: bool = True,
+    revision: str | None = None,
+    delete_existing_repo: bool = False,
+    run_as_future: bool = False,
+    blocking: bool = True,
+    card: Mapping[str, Any] | None = None,
+) -> Request:
+    """
+    Args:
+        target: Where the run pushes to; the others as for `push_to_hub`.
+
+    Raises:
+        SettingsError: for a value that cannot work.
+    """
+    if commit_message is not None:
+        check_text("commit_message", commit_message)
+    check_token(token)
+    if commit_description is not None and not isinstance(commit_description, str):
+        raise SettingsError(f"commit_description is {commit_description!r}; it is a text, or None.")
+    switches = {"create_repo": create_repo, "delete_existing_repo": delete_existing_repo}
+    check_switches(**switches, run_as_future=run_as_future, blocking=blocking)
+    check_card_options(card or {})
+    if private is not None and not isinstance(private, bool):
+        raise SettingsError(f"private is {private!r}; it is True, False, or None for the Hub's default.")
+    if revision is not None:
+        check_ref("revision", revision)
+    if delete_existing_repo and not create_repo:
+        raise SettingsError(
+            "delete_existing_repo=True goes with create_repo=True only: without it there would be no repository "
+            "left to push to. Nothing was deleted."
+        )
+    target = replace(
+        target,
+        revision=revision or target.revision,
+        private=target.private if private is None else private,
+        create=create_repo,
+        from_scratch=target.from_scratch and revision is None,
+    )
+    names = list_of_names("tags", tags)
+    for name in names:
+        check_ref("A tag", name, "tag")
+        if name in (target.revision or "main", "HEAD"):
+            raise SettingsError(f"A tag cannot be {name!r}: the branch that is pushed to has that name.")
+        if _OF_A_RUN.fullmatch(name):
+            raise SettingsError(f"A tag cannot be {name!r}: branches of runs have such names.")
+    return Request(
+        target,
+        commit_description or "",
+        names,
+        delete_existing_repo,
+        message=commit_message or END_OF_TRAINING,
+        token=token,
+        waits=blocking and not run_as_future,
+        card=card or {},
+    )
+
+
+def place_of(settings: Settings) -> Target:
+    """Where the pushes of a run go, but for saves with a branch of their own."""
+    branch = None if settings.has_revision_per_step else settings.hub_revision
+    return Target(settings.hub_model_id, branch, settings.hub_private_repo)
+
+
+def list_of_names(what: str, value: Any) -> tuple[str, ...]:
+    """One name or several, each once, in order.
+
+    Raises:
+        SettingsError: when they are none.
+    """
+    names = (value,) if isinstance(value, str) else tuple(value or ()) if _is_list(value) else None
+    if names is None or not all(isinstance(name, str) for name in names):
+        raise SettingsError(f"{what} is {value!r}; it is a name, or a list of names.")
+    return tuple(dict.fromkeys(names))
+
+
+def check_card_options(options: Mapping[str, Any]) -> None:
+    """What a user says about the model, as for `create_model_card`.
+
+    Raises:
+        SettingsError: for an unknown name, or a value that is neither a text nor a list of texts.
+    """
+    known = [field.name for field in fields(CardOptions)]
+    for name, value in options.items():
+        if name not in known:
+            raise SettingsError(f"{name!r} cannot be said of a model; what can be is {', '.join(known)}.")
+        if value is not None:
+            list_of_names(name, value)
+
+
+def check_token(token: Any) -> None:
+    """
+    Raises:
+        SettingsError: when it is neither a text nor `None`.
+    """
+    if token is not None:
+        check_text("token", token)
+
+
+def check_text(what: str, value: Any) -> None:
+    """
+    Raises:
+        SettingsError: when it is no text, or empty.
+    """
+    if not isinstance(value, str) or not value.strip():
+        raise SettingsError(f"{what} is {value!r}; it is a text.")
+
+
+def check_switches(**values: Any) -> None:
+    """
+    Raises:
+        SettingsError: when one is neither `True` nor `False`.
+    """
+    for name, value in values.items():
+        if not isinstance(value, bool):
+            raise SettingsError(f"{name} is {value!r}; it is True or False.")
+
+
+def _is_list(value: Any) -> bool:
+    return value is None or isinstance(value, list | tuple | set)

@@ -1,0 +1,64 @@
+"""Freezes what a plan names into the folder of a push that is being made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..outbox.push import CARD_FACTS, LOCAL_CARD, PushPart
+from ..outbox.snapshot import Frozen, freeze
+from .plan import Plan
+
+
+def stage(
+    plan: Plan,
+    staged: Path,
+    *,
+    card: Mapping[str, Any] | None = None,
+    readme: Path | None = None,
+    replacements: Mapping[str, bytes] | None = None,
+) -> tuple[PushPart, ...]:
+    """Puts the files of a plan, and what its card is made from, into `staged`; a file of several parts once.
+
+    Args:
+        staged: The folder of the push.
+        card: The facts that the model card is made from.
+        readme: A README.md with a person's text.
+        replacements: File, relative to its part's folder → content that is pushed in its place.
+
+    Returns:
+        The plan's parts with their files frozen.
+
+    Raises:
+        OSError: when a file is gone or the disk cannot take it.
+    """
+    frozen: dict[Path, Frozen] = {}
+    parts = []
+    for part in plan.parts:
+        files = {}
+        for file in part.files:
+            source = part.source / file
+            if source not in frozen:
+                stored = f"files/{len(frozen):04d}{source.suffix[:16]}"  # a name may be as long as names can be
+                content = (replacements or {}).get(file)
+                if content is None:
+                    frozen[source] = freeze(source, staged, stored, part.copied)
+                else:
+                    frozen[source] = _write(content, staged, stored)
+            files[part.path_in_repo(file)] = frozen[source]
+        parts.append(PushPart(part.slot, files, part.prefix, part.whole_folder, part.meeting))
+    if plan.card:
+        facts = dict(card or {})
+        if readme is not None and readme.is_file():
+            facts[LOCAL_CARD] = readme.read_text(encoding="utf-8", errors="replace")
+        (staged / CARD_FACTS).write_text(json.dumps(facts), encoding="utf-8")
+    return tuple(parts)
+
+
+def _write(content: bytes, staged: Path, stored: str) -> Frozen:
+    target = staged / stored
+    target.parent.mkdir(exist_ok=True)
+    target.write_bytes(content)
+    return Frozen(stored, len(content))

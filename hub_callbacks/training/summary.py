@@ -1,0 +1,145 @@
+"""What a run has pushed and what not: collected from the ledger, said to the user once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ..outbox import ledger
+from ..pushing.parts import WAITS_FOR
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Summary:
+    """What a run has pushed so far.
+
+    Args:
+        commits: Commits made.
+        size: Bytes of the files in them.
+        superseded: Pushes that a newer one took over.
+        waiting: Pushes that are not on the Hub.
+        lost: Saves that could not be put into the outbox, or were rewritten before they could be read.
+        seconds_in_training: What all of this cost the training thread, waiting at the end left out.
+        where: Address of the repository.
+        why: Why what waits is waiting, if that is known.
+        notes: What was left out or changed on the way.
+    """
+
+    commits: int = 0
+    size: int = 0
+    superseded: int = 0
+    waiting: int = 0
+    lost: int = 0
+    seconds_in_training: float = 0.0
+    where: str | None = None
+    why: str | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        over = counted(self.superseded, "push", "pushes")
+        lines = [
+            f"{counted(self.commits, 'commit', 'commits')}, {self.size / 1e6:,.1f} MB pushed"
+            + (f", {over} taken over by newer ones" if self.superseded else ""),
+            f"time on the training thread: {1000 * self.seconds_in_training:.0f} ms",
+        ]
+        if self.waiting:
+            what = counted(self.waiting, "push is", "pushes are")
+            lines.append(f"{what} not on the Hub yet: {self.why or 'no reason known'}")
+        if self.lost:
+            lines.append(f"{counted(self.lost, 'save', 'saves')} could not be kept for pushing")
+        lines += self.notes
+        if self.where:
+            lines.append(f"look at {self.where}")
+        return "\n".join(lines)
+
+
+def counted(number: int, one: str, many: str) -> str:
+    """`counted(1, "push is", "pushes are")` is `1 push is`."""
+    return f"{number:,} {one if number == 1 else many}"
+
+
+class PushInProgress:
+    """What of a run is queued or under way; with the methods of the Trainer's attribute of that name. True while
+    there is something.
+
+    Args:
+        is_done: Tells whether there is nothing.
+        wait: Waits for it, as long as there is progress.
+    """
+
+    def __init__(self, is_done: Callable[[], bool], wait: Callable[[], object]) -> None:
+        self.is_done = is_done
+        self._wait = wait
+
+    def wait_until_done(self) -> None:
+        self._wait()
+
+    def __bool__(self) -> bool:
+        return not self.is_done()
+
+
+class Reporter:
+    """Turns the entries of a ledger into a summary, and into log lines: each matter is said once."""
+
+    def __init__(self) -> None:
+        self.summary = Summary()
+        self.trouble: str | None = None
+        self._commits: set[str] = set()
+        self._said: set[str] = set()
+
+    def take(self, entry: ledger.Entry, is_own: bool) -> None:
+        """
+        Args:
+            entry: What has happened to a push.
+            is_own: Whether this run has made the push; an earlier run may have left it.
+        """
+        if is_own:
+            self._count(entry)
+        self._speak(entry)
+
+    def lost(self, why: str) -> None:
+        """A save that never came as far as the outbox."""
+        logger.warning(why)
+        self.summary.lost += 1
+        self.summary.notes.append(why)
+
+    def _count(self, entry: ledger.Entry) -> None:
+        if entry.state == ledger.DONE:
+            if entry.commit:
+                self._commits.add(entry.commit)  # a push that changed nothing made none of its own
+            self.summary.commits = len(self._commits)
+            self.summary.size += entry.size or 0
+            if entry.url and "/commit/" in entry.url:
+                self.summary.where = entry.url.split("/commit/")[0]
+        self.summary.superseded += entry.state == ledger.SUPERSEDED
+        self.summary.lost += entry.state == ledger.LOST
+
+    def _speak(self, entry: ledger.Entry) -> None:
+        for note in entry.notes:
+            if self._is_new(note):
+                self.summary.notes.append(note)
+                logger.warning("%s: %s.", entry.message, note.rstrip("."))
+        if entry.state in (ledger.WAITING, ledger.REFUSED):
+            self.trouble = entry.why
+        if entry.state == ledger.REFUSED and entry.why and self._is_new(entry.why):
+            logger.error("%s was not pushed. %s", entry.message, entry.why)
+        elif entry.state == ledger.WAITING and entry.why and entry.why.startswith(WAITS_FOR):
+            if self._is_new(entry.why):
+                logger.info("%s %s.", entry.message, entry.why)
+        elif entry.state == ledger.WAITING and self._is_new(ledger.WAITING):
+            logger.warning(
+                "%s could not be pushed yet, and is tried again: %s. Training goes on.",
+                entry.message,
+                entry.why.rstrip(".") if entry.why else "the reason is not known",
+            )
+        elif entry.state == ledger.DONE:
+            self.trouble = None
+            self._said.discard(ledger.WAITING)
+
+    def _is_new(self, matter: str) -> bool:
+        is_new = matter not in self._said
+        self._said.add(matter)
+        return is_new

@@ -1,0 +1,164 @@
+"""Routes the Trainer's own Hub methods to the engine, for a Trainer that has a `HubSyncCallback`.
+
+With `push_to_hub=True` the Trainer calls `init_hf_repo()`, which needs a network, before any callback hears
+of it; it pushes at each save; and scripts call `trainer.push_to_hub(**kwargs)` at the end. For a Trainer
+with the callback these calls do the same by way of the outbox. All other Trainers are left as they are.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..errors import SettingsError
+from . import verbs
+from .card_facts import CARD_PARAMETERS, OPTIONS
+from .plan import END_OF_TRAINING
+from .request import check_card_options
+
+logger = logging.getLogger(__name__)
+
+ROUTED = ("init_hf_repo", "create_model_card", "_push_from_checkpoint", "_finish_current_push", "push_to_hub")
+"""Methods of `transformers.Trainer` that are routed; their signatures are watched by a test."""
+
+
+def install() -> None:
+    """Puts the routes into `transformers.Trainer`, once."""
+    from transformers import Trainer
+
+    for name in ROUTED:
+        original = getattr(Trainer, name)
+        if not hasattr(original, "_hub_callbacks_original"):
+            setattr(Trainer, name, _route(original, _ROUTES[name]))
+
+
+def add_to_every_trainer() -> None:
+    """From now on each Trainer that is made without a `HubSyncCallback` gets one.
+
+    There is no public hook for that: `Trainer.__init__` is wrapped.
+    """
+    from transformers import Trainer
+
+    original = Trainer.__init__
+
+    @functools.wraps(original)
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        args, kwargs = with_callback(functools.partial(original, self), args, kwargs)
+        original(self, *args, **kwargs)
+
+    Trainer.__init__ = init
+
+
+def with_callback(
+    init: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a Trainer's `__init__` with a `HubSyncCallback` among the callbacks, if there was none."""
+    from ..callback import HubSyncCallback
+
+    signature = inspect.signature(init)
+    given = signature.bind_partial(*args, **kwargs)
+    place = given.arguments
+    if "callbacks" not in signature.parameters:  # it goes by **kwargs
+        kinds = {parameter.kind: name for name, parameter in signature.parameters.items()}
+        place = place.setdefault(kinds[inspect.Parameter.VAR_KEYWORD], {})
+    callbacks = list(place.get("callbacks") or ())
+    if not any(c is HubSyncCallback or isinstance(c, HubSyncCallback) for c in callbacks):
+        place["callbacks"] = [*callbacks, HubSyncCallback()]
+    return given.args, given.kwargs
+
+
+def _route(original: Callable[..., Any], ours: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        from ..callback import find
+
+        callback = find(self)
+        if callback is None:
+            return original(self, *args, **kwargs)
+        return ours(callback, self, *args, **kwargs)
+
+    method._hub_callbacks_original = original  # type: ignore[attr-defined]
+    return method
+
+
+def _init_hf_repo(callback: Any, trainer: Any, token: str | None = None, private: bool | None = None) -> None:
+    """As the Trainer calls it when it is made; for `private` there is `hub_private_repo`."""
+    trainer.push_in_progress = None
+    # Subclasses override these (sentence-transformers does); what stands on the instance goes first.
+    for name in ("_push_from_checkpoint", "_finish_current_push"):
+        setattr(trainer, name, _on_instance(weakref.ref(trainer), name))
+    verbs.init_hf_repo(callback, trainer, token)
+
+
+def _on_instance(trainer: weakref.ref[Any], name: str) -> Callable[..., Any]:
+    """The Trainer's routed method, whatever its class has made of it; that of the class without the callback."""
+
+    def method(*args: Any, **kwargs: Any) -> Any:
+        from transformers import Trainer
+
+        from ..callback import find
+
+        this = trainer()
+        return getattr(type(this) if find(this) is None else Trainer, name)(this, *args, **kwargs)
+
+    return method
+
+
+def _create_model_card(callback: Any, trainer: Any, *args: Any, **options: Any) -> Any:
+    """For scripts that end with it where they were not told to push: the callback pushes all the same."""
+    options = dict(zip(CARD_PARAMETERS, args, strict=False)) | options
+    card = verbs.create_model_card(callback, trainer, _sayable(options))
+    run = verbs.run_of(callback, trainer)
+    if run is not None and not trainer.args.push_to_hub:
+        run.push_what_was_said(trainer.state)
+    return card
+
+
+def _push_to_hub(
+    callback: Any,
+    trainer: Any,
+    commit_message: str | None = END_OF_TRAINING,
+    blocking: bool = True,
+    token: str | None = None,
+    revision: str | None = None,
+    private: bool | None = None,
+    **card: Any,
+) -> Any:
+    """With the meaning that the keywords have in the Trainer: `tags` are the card's, and no Git tags."""
+    return verbs.push_to_hub(
+        callback,
+        trainer,
+        commit_message=commit_message,
+        token=token,
+        revision=revision,
+        private=private,
+        blocking=blocking,
+        card=_sayable(card),
+        to_library=card,
+    )
+
+
+def _sayable(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What can be said of a model: a script for the stock Trainer, which looks at none of it, goes on without the
+    rest. Keywords that only the Trainer of a library knows are left to that."""
+    sayable = {name: value for name, value in options.items() if name in OPTIONS}
+    for name, value in list(sayable.items()):
+        try:
+            check_card_options({name: value})
+        except SettingsError as error:
+            del sayable[name]
+            logger.warning("%s It is left out of the model card.", error)
+    return sayable
+
+
+_ROUTES: dict[str, Callable[..., Any]] = {
+    "init_hf_repo": _init_hf_repo,
+    "create_model_card": _create_model_card,
+    "_push_from_checkpoint": verbs.push_from_checkpoint,
+    "_finish_current_push": verbs.finish_current_push,
+    "push_to_hub": _push_to_hub,
+}

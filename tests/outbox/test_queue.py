@@ -1,0 +1,259 @@
+"""The queue on disk: what a kill, a foreign hand, a full disk or a second process cannot do to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from filelock import Timeout
+
+from hub_callbacks.errors import OutboxError
+from hub_callbacks.outbox import ledger
+from hub_callbacks.outbox.push import MANIFEST
+from hub_callbacks.outbox.queue import ABANDONED_AFTER, Outbox
+from hub_callbacks.pushing.newest_wins import giving_way
+from hub_callbacks.training.plan import MODEL
+from outboxes import OUTBOX_CODE, put, target
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Outbox:
+    return Outbox(tmp_path / "_hub_sync")
+
+
+def test_pushes_come_out_in_the_order_in_which_they_went_in(outbox):
+    ids = [put(outbox, {"a.txt": b"%d" % n}).id for n in range(12)]
+    assert ids == [f"{n:06d}" for n in range(1, 13)]
+    again = Outbox(outbox.root)
+    assert [push.id for push in again.pending()] == ids
+    assert again.pending()[3] == outbox.pending()[3]
+
+
+def test_nothing_is_written_before_the_first_push(outbox):
+    assert outbox.pending() == []
+    assert not outbox.root.exists()
+
+
+def test_a_push_that_fails_on_the_way_leaves_nothing(outbox):
+    with pytest.raises(RuntimeError), outbox.stage() as staged:
+        (staged / "file").write_text("half")
+        raise RuntimeError
+    assert outbox.pending() == []
+    assert list(outbox.staging.iterdir()) == []
+
+
+def test_numbers_are_never_used_twice(outbox):
+    first = put(outbox)
+    outbox.record(ledger.Entry(first.id, ledger.DONE))
+    outbox.remove(first.id)
+    assert put(Outbox(outbox.root)).id == "000002"
+    assert put(outbox).id == "000003"
+
+
+def test_two_processes_never_get_the_same_number(outbox):
+    other = Outbox(outbox.root)
+    ids = [put(box).id for _ in range(5) for box in (outbox, other)]
+    assert ids == sorted(set(ids))
+
+
+def test_a_kill_at_any_instant_leaves_no_half_push(outbox, tmp_path):
+    """A process that only submits is killed; each push that is to be seen is whole."""
+    instant = random.Random(1)
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    seen: set[str] = set()
+    for _ in range(5):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", OUTBOX_CODE, str(outbox.root)], env=env, stdout=subprocess.PIPE
+        )
+        assert writer.stdout is not None
+        writer.stdout.readline()
+        time.sleep(instant.uniform(0, 0.1))
+        writer.send_signal(signal.SIGKILL)
+        writer.wait()
+        writer.stdout.close()
+        reader = Outbox(outbox.root)
+        for push in reader.pending(tidy=True):
+            assert all(frozen.is_intact(push.folder) for frozen in push.frozen())
+            assert sum(1 for _ in push.frozen()) == 20
+        assert not reader.set_aside_folder.exists()
+        now = {push.id for push in reader.pending()}
+        assert now > seen
+        seen = now
+        reader.sweep()
+        assert list(reader.staging.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    {
+        "torn": lambda folder: (folder / MANIFEST).write_text((folder / MANIFEST).read_text()[:50]),
+        "empty": lambda folder: (folder / MANIFEST).write_text(""),
+        "no manifest": lambda folder: (folder / MANIFEST).unlink(),
+        "not text": lambda folder: (folder / MANIFEST).write_bytes(b"\xff\xfe\x00"),
+        "no format": lambda folder: (folder / MANIFEST).write_text('{"format": null}'),
+        "a list": lambda folder: (folder / MANIFEST).write_text("[]"),
+        "missing fields": lambda folder: (folder / MANIFEST).write_text('{"format": 1, "parts": []}'),
+        "a path outside": lambda folder: (folder / MANIFEST).write_text(
+            (folder / MANIFEST).read_text().replace("files/0", "../../0")
+        ),
+        "a copy": lambda folder: folder.rename(folder.parent / "000002 (copy)"),
+    }.items(),
+    ids=lambda item: item[0],
+)
+def test_what_cannot_be_a_push_is_set_aside_and_stops_nothing_else(outbox, spoil, caplog):
+    first, second, third = (put(outbox) for _ in range(3))
+    spoil[1](second.folder)
+    reader = Outbox(outbox.root)
+    assert [push.id for push in reader.pending()] == [first.id, third.id]
+    assert not reader.set_aside_folder.exists()  # only who sends moves anything
+    assert [push.id for push in reader.pending(tidy=True)] == [first.id, third.id]
+    assert "not a push that can be sent" in caplog.text
+    assert len(list(reader.set_aside_folder.glob("*/*"))) == 1
+    assert [push.id for push in reader.pending()] == [first.id, third.id]
+    assert put(reader).id == "000004"
+
+
+def test_what_a_newer_version_has_added_to_a_push_is_passed_over(outbox):
+    push = put(outbox)
+    manifest = push.folder / MANIFEST
+    values = json.loads(manifest.read_text())
+    for place in (values, values["target"], values["parts"][0], values["retention"], values["origin"]):
+        place["new"] = 1
+    manifest.write_text(json.dumps(values))
+    assert Outbox(outbox.root).pending() == outbox.pending() == [push]
+
+
+def test_a_push_of_another_format_stays_for_the_version_that_reads_it(outbox, caplog):
+    push, other = put(outbox), put(outbox)
+    (other.folder / MANIFEST).write_text('{"format": 99}')
+    assert [found.id for found in outbox.pending(tidy=True)] == [push.id]
+    assert other.folder.exists() and "format 99" in caplog.text
+
+
+def test_foreign_files_and_folders_are_set_aside(outbox, caplog):
+    push = put(outbox)
+    (outbox.pushes / "notes.txt").write_text("mine")
+    (outbox.pushes / "000077").mkdir()
+    (outbox.pushes / ".DS_Store").write_text("a system's own")
+    assert [found.id for found in outbox.pending(tidy=True)] == [push.id]
+    assert {path.name for path in outbox.set_aside_folder.glob("*/*")} == {"notes.txt", "000077"}
+    assert (outbox.pushes / ".DS_Store").exists()
+
+
+def test_trouble_of_the_disk_does_not_set_a_push_aside(outbox, monkeypatch, caplog):
+    push = put(outbox)
+    reader = Outbox(outbox.root)
+
+    def refuse(folder: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("hub_callbacks.outbox.queue.load", refuse)
+        assert reader.pending() == [] == reader.pending()
+    assert caplog.text.count("cannot be read now") == 1
+    assert [found.id for found in reader.pending()] == [push.id]
+
+
+def test_what_finished_pushes_and_crashes_left_is_swept_away(outbox):
+    waiting, done = put(outbox), put(outbox)
+    outbox.record(ledger.Entry(done.id, ledger.DONE))  # and killed before the folder was removed
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    with outbox.stage() as mine:
+        host = mine.name.split("~")[0]
+        crashed = outbox.staging / f"{host}~{ended.stdout.strip()}~x"
+        elsewhere, old = outbox.staging / "elsewhere~1~x", outbox.staging / "elsewhere~2~x"
+        for folder in (crashed, elsewhere, old):
+            folder.mkdir()
+        past = time.time() - ABANDONED_AFTER - 60
+        os.utime(old, (past, past))
+        outbox.sweep()
+        assert {path.name for path in outbox.staging.iterdir()} == {mine.name, elsewhere.name}
+    assert [push.id for push in outbox.pending()] == [waiting.id]
+
+
+def test_only_one_process_can_hold_the_lock(outbox):
+    with outbox.lock(), pytest.raises(Timeout):
+        Outbox(outbox.root).lock().acquire(timeout=0)
+
+
+def test_one_more_push_looks_at_none_of_those_that_wait(outbox, monkeypatch):
+    for _ in range(20):
+        put(outbox)
+
+    def refuse(*args: object) -> None:
+        raise AssertionError("it was looked at")
+
+    monkeypatch.setattr("hub_callbacks.outbox.queue._listdir", refuse)
+    monkeypatch.setattr("hub_callbacks.outbox.queue.load", refuse)
+    read = outbox._seen._offset
+    assert put(outbox).id == "000021"
+    assert read > 0, "of the ledger, what is new is read"
+
+
+def test_no_token_is_written(outbox, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_" + "x" * 34)
+    put(outbox)
+    assert b"hf_xx" not in b"".join(path.read_bytes() for path in outbox.root.rglob("*") if path.is_file())
+
+
+def test_a_full_disk_is_an_outbox_error_or_os_error_and_leaves_no_half_push(small_disk):
+    outbox = Outbox(small_disk / "_hub_sync")
+    kept = put(outbox, {"a.bin": b"x" * 200_000})
+    with pytest.raises(OSError):
+        for _ in range(20):
+            put(outbox, {"a.bin": os.urandom(200_000)})
+    assert all(push.frozen() for push in outbox.pending())
+    assert outbox.pending()[0].id == kept.id
+    assert list(outbox.staging.iterdir()) == []
+    outbox.record(ledger.Entry(kept.id, ledger.DONE))  # the ledger may not grow; nothing is raised
+    outbox.remove(kept.id)
+    assert int(put(outbox).id) > int(kept.id)
+
+
+def test_a_folder_that_cannot_be_written_to_is_an_outbox_error(tmp_path):
+    (tmp_path / "_hub_sync").write_text("a file where the outbox should be")
+    with pytest.raises(OutboxError, match="cannot be written to"):
+        put(Outbox(tmp_path / "_hub_sync"))
+
+
+def test_giving_up_a_part_frees_its_files_and_no_others(outbox):
+    push = put(outbox, {"model": b"m" * 1000, "checkpoint-1": b"c" * 2000}, shared=b"s" * 500)
+    rest = outbox.give_up(push, frozenset({"checkpoint-1"}))
+    assert rest.slots == {"model"}
+    assert outbox.pending() == [rest] == Outbox(outbox.root).pending()
+    assert sum(path.stat().st_size for path in (push.folder / "files").iterdir()) == 1500
+
+
+def test_room_is_made_by_the_oldest_that_is_written_again_then_by_checkpoints_never_by_the_newest(outbox):
+    pushes = [put(outbox, {MODEL: b"m" * 1000, f"checkpoint-{n}": b"c" * 1000}, keep=True) for n in (1, 2, 3)]
+    first, second, third = (push.id for push in pushes)
+    assert giving_way(pushes, 6000) == {}
+    assert giving_way(pushes, 5500) == {first: {MODEL}}
+    assert giving_way(pushes, 4000) == {first: {MODEL}, second: {MODEL}}
+    assert giving_way(pushes, 3500) == {first: {MODEL, "checkpoint-1"}, second: {MODEL}}
+    assert giving_way(pushes, 0) == {first: {MODEL, "checkpoint-1"}, second: {MODEL, "checkpoint-2"}}
+    assert giving_way(pushes, 0, busy=first) == {second: {MODEL, "checkpoint-2"}}
+    assert third not in giving_way(pushes, 0)
+
+
+def test_room_counts_only_what_nothing_else_keeps(outbox, tmp_path):
+    original = tmp_path / "weights.bin"
+    original.write_bytes(os.urandom(300_000))
+    pushes = [put(outbox, {f"checkpoint-{n}": original}) for n in (1, 2)] + [put(outbox, {"checkpoint-3": b"x"})]
+    assert giving_way(pushes, 1000) == {}
+    original.unlink()
+    first, second = ({push.id: {f"checkpoint-{n}"}} for n, push in enumerate(pushes[:2], 1))
+    assert giving_way(pushes, 1000) == first | second, "one of the two alone frees nothing"
+
+
+def test_the_manifest_is_readable_by_people(outbox):
+    push = put(outbox, {"model": b"x"})
+    values = json.loads((push.folder / MANIFEST).read_text())
+    assert (values["format"], values["target"]["repo_id"]) == (1, target().repo_id)

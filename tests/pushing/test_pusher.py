@@ -1,0 +1,490 @@
+"""Which push goes when, what a newer one takes over, and that no commit holds what was not saved."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError
+
+from hub_callbacks.checkpoints import manifest as checkpoint_manifest
+from hub_callbacks.checkpoints.retention import Retention
+from hub_callbacks.hub.repository import Repository
+from hub_callbacks.localhub import Answer, Fault, Hang, LoseResponse
+from hub_callbacks.outbox import ledger
+from hub_callbacks.outbox.push import Target
+from hub_callbacks.outbox.queue import Outbox
+from hub_callbacks.outbox.signals import Orders, Signals
+from hub_callbacks.pushing import attempt as sending
+from hub_callbacks.pushing.newest_wins import taken_over
+from hub_callbacks.pushing.parts import Agenda
+from hub_callbacks.pushing.pusher import Pusher
+from hub_callbacks.training.plan import CARD, LAST_CHECKPOINT, MODEL, OUTPUTS
+from outboxes import put
+from savers import digests, wait_until
+
+# -- the rules, without a Hub
+
+
+def queue(outbox: Outbox, *pushes: tuple[set[str], dict[str, Any]]) -> list[Any]:
+    return [put(outbox, dict.fromkeys(sorted(slots), b"x") if slots else None, **more) for slots, more in pushes]
+
+
+@pytest.mark.parametrize(
+    ("older", "newer", "given_up"),
+    [
+        ({MODEL}, {MODEL}, {MODEL}),
+        ({MODEL, LAST_CHECKPOINT}, {MODEL, LAST_CHECKPOINT}, {MODEL, LAST_CHECKPOINT}),
+        ({MODEL, LAST_CHECKPOINT}, {MODEL}, {MODEL}),
+        ({MODEL, "checkpoint-1"}, {MODEL, "checkpoint-2"}, {MODEL}),
+        ({MODEL, OUTPUTS}, {MODEL}, {MODEL}),
+        ({"checkpoint-1"}, {MODEL, "checkpoint-2"}, set()),
+    ],
+)
+def test_a_pending_push_gives_up_what_a_newer_one_writes_too(tmp_path, older, newer, given_up):
+    first, second = queue(Outbox(tmp_path), (older, {}), (newer, {}))
+    assert taken_over([first, second], {}) == {first.id: dict.fromkeys(given_up, second.id), second.id: {}}
+
+
+def test_another_repository_or_branch_takes_over_nothing(tmp_path):
+    targets = [Target("local/a"), Target("local/b"), Target("local/a", "branch")]
+    pushes = queue(Outbox(tmp_path), *(({MODEL}, {"target": target}) for target in targets))
+    assert set(map(str, taken_over(pushes, {}).values())) == {"{}"}
+
+
+def test_visibility_and_the_name_of_main_make_no_other_place(tmp_path):
+    targets = [Target("local/a"), Target("local/a", "main", private=True)]
+    first, second = queue(Outbox(tmp_path), *(({MODEL}, {"target": target}) for target in targets))
+    assert taken_over([first, second], {})[first.id] == {MODEL: second.id}
+
+
+def test_the_card_is_taken_over_by_itself(tmp_path):
+    first, second = queue(Outbox(tmp_path), ({"checkpoint-1"}, {"has_card": True}), ({MODEL}, {"has_card": True}))
+    assert taken_over([first, second], {})[first.id] == {CARD: second.id}
+
+
+def test_the_newest_of_several_takes_over(tmp_path):
+    first, second, third = queue(Outbox(tmp_path), ({MODEL}, {}), ({MODEL}, {}), ({MODEL}, {}))
+    over = taken_over([first, second, third], {})
+    assert over == {first.id: {MODEL: third.id}, second.id: {MODEL: third.id}, third.id: {}}
+
+
+def test_pushes_that_are_kept_give_way_only_to_what_is_there(tmp_path):
+    first, second = queue(Outbox(tmp_path), ({MODEL}, {"keep": True}), ({MODEL}, {"keep": True}))
+    assert taken_over([first, second], {}) == {first.id: {}, second.id: {}}
+    done = {(first.target.place, MODEL): second.id}
+    assert taken_over([first], done) == {first.id: {MODEL: second.id}}
+
+
+def test_the_best_checkpoint_is_taken_over_by_a_better_one_only(tmp_path):
+    slots = {MODEL, LAST_CHECKPOINT}
+
+    def over(*bests: int) -> list[set[str]]:
+        outbox = Outbox(tmp_path / "-".join(map(str, bests)))
+        saves = ((slots, {"step": n + 1, "retention": Retention(best=best)}) for n, best in enumerate(bests))
+        return [set(slots) for slots in taken_over(queue(outbox, *saves), {}).values()][::-1]
+
+    assert over(1, 1, 1) == [{MODEL}, slots, set()]
+    assert over(1, 2, 2) == [slots, {MODEL}, set()]
+    assert over(1, 1, 3) == [slots, slots, set()]
+
+
+def test_what_is_there_already_is_never_overwritten_by_what_came_before(tmp_path):
+    (push,) = queue(Outbox(tmp_path), ({MODEL, "checkpoint-1"}, {}))
+    place = push.target.place
+    assert taken_over([push], {(place, MODEL): "000009"})[push.id] == {MODEL: "000009"}
+    assert taken_over([push], {(place, MODEL): "000000"})[push.id] == {}
+    assert taken_over([push], {("other@main", MODEL): "000009"})[push.id] == {}
+
+
+def test_what_the_hub_refused_takes_over_nothing(tmp_path):
+    first, second = queue(Outbox(tmp_path), ({MODEL}, {}), ({MODEL}, {}))
+    assert taken_over([first, second], {}, refused={second.id})[first.id] == {}
+
+
+# -- with a Hub
+
+
+class Sender:
+    """An outbox, and a pusher for it that leaves when nothing is left that can be sent."""
+
+    def __init__(self, root: Path, repo: str, api: HfApi) -> None:
+        self.outbox = Outbox(root)
+        self.target = Target(f"local/{repo}")
+        self.api = api
+        self.cache = root.parent / "cache"
+
+    def put(self, slots: dict[str, Any], **more: Any) -> Any:
+        return put(self.outbox, slots, **({"target": self.target} | more))
+
+    def pusher(self, **orders: Any) -> Pusher:
+        signals = Signals(orders=replace(Orders(longest_wait=0.05), **orders))
+        return Pusher(Outbox(self.outbox.root), Repository(), signals)
+
+    def send(self, **orders: Any) -> None:
+        self.pusher(**orders).run()
+
+    def states(self) -> dict[str, str]:
+        return {push: entry.state for push, entry in self.outbox.ledger.latest().items()}
+
+    def titles(self) -> list[str]:
+        return [commit.title for commit in reversed(self.api.list_repo_commits(self.target.repo_id))][1:]
+
+    def there(self) -> dict[str, str]:
+        folder = snapshot_download(self.target.repo_id, cache_dir=self.cache)
+        made = (".gitattributes", checkpoint_manifest.NAME)
+        return {path: value for path, value in digests(Path(folder)).items() if Path(path).name not in made}
+
+
+@pytest.fixture
+def sender(hub, api, repo, tmp_path):
+    return Sender(tmp_path / "_hub_sync", repo, api)
+
+
+def sha(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def test_pending_pushes_become_one_commit_of_the_newest_and_each_checkpoint(sender):
+    for n in (1, 2, 3):
+        sender.put({MODEL: b"model %d" % n, f"checkpoint-{n}": b"checkpoint %d" % n}, message=f"step {n}")
+    sender.send()
+    assert sender.there() == {
+        "weights.bin": sha(b"model 3"),
+        **{f"checkpoint-{n}/weights.bin": sha(b"checkpoint %d" % n) for n in (1, 2, 3)},
+    }
+    assert sender.titles() == ["step 1", "step 2", "step 3"]
+    assert list(sender.outbox.pushes.iterdir()) == []
+
+
+def test_superseded_pushes_say_by_which(sender):
+    first, second = sender.put({MODEL: b"1"}), sender.put({MODEL: b"2"})
+    sender.send()
+    entries = sender.outbox.ledger.latest()
+    assert (entries[first.id].state, entries[first.id].by) == (ledger.SUPERSEDED, second.id)
+    assert len(sender.titles()) == 1
+
+
+def test_kept_pushes_come_in_order_each_as_a_commit(sender):
+    for n in (1, 2, 3):
+        sender.put({MODEL: b"model %d" % n}, message=f"step {n}", keep=True)
+    sender.send()
+    assert sender.titles() == ["step 1", "step 2", "step 3"]
+
+
+def test_an_urgent_push_goes_ahead_and_what_was_before_it_still_arrives(sender):
+    sender.put({MODEL: b"1", "checkpoint-1": b"1"}, message="step 1")
+    sender.put({MODEL: b"2", "checkpoint-2": b"2"}, message="emergency", urgent=True)
+    sender.send()
+    assert sender.titles() == ["emergency", "step 1"]
+    assert sender.there()["weights.bin"] == sha(b"2")
+
+
+def test_superseded_files_are_freed_while_an_upload_goes_on(sender, hub):
+    sender.put({MODEL: b"1"})
+    with hub.inject(Fault("commit", Hang())) as hanging:
+        pusher = sender.pusher()
+        thread = threading.Thread(target=pusher.run)
+        thread.start()
+        wait_until(lambda: hanging.hits)
+        second, third = sender.put({MODEL: b"2"}), sender.put({MODEL: b"3"})
+        pusher.signals.ring()
+        wait_until(lambda: not second.folder.exists())
+        assert third.folder.exists()
+    thread.join()
+    assert sender.there() == {"weights.bin": sha(b"3")}
+    assert len(sender.titles()) == 2
+
+
+def test_a_refused_push_that_is_sent_later_does_not_overwrite_what_is_newer(sender, hub):
+    old = sender.put({MODEL: b"old", "checkpoint-1": b"kept"}, message="old")
+    new = sender.put({MODEL: b"new"}, message="new")
+    with hub.inject(Fault("commit", Answer(422), times=1)):
+        sender.send()
+    assert sender.states() == {old.id: ledger.REFUSED, new.id: ledger.DONE}
+    sender.send()  # another pusher, which knows of the newer one from the ledger alone
+    assert sender.states() == {old.id: ledger.DONE, new.id: ledger.DONE}
+    assert sender.there() == {"weights.bin": sha(b"new"), "checkpoint-1/weights.bin": sha(b"kept")}
+
+
+def test_a_refused_push_of_which_all_is_newer_on_the_hub_is_superseded(sender, hub):
+    old = sender.put({MODEL: b"old"}, keep=True)
+    new = sender.put({MODEL: b"new"}, keep=True)
+    with hub.inject(Fault("commit", Answer(422), times=1)):
+        sender.send()
+    sender.send()
+    assert sender.states() == {old.id: ledger.SUPERSEDED, new.id: ledger.DONE}
+    assert sender.there() == {"weights.bin": sha(b"new")}
+
+
+def test_a_refusal_of_one_push_stops_no_other(sender, hub):
+    first = sender.put({"checkpoint-1": b"1"})
+    second = sender.put({"checkpoint-2": b"2"})
+    with hub.inject(Fault("commit", Answer(413), times=1)) as refusing:
+        sender.send()
+    assert refusing.hits == 1
+    assert sender.states() == {first.id: ledger.REFUSED, second.id: ledger.DONE}
+    assert [push.id for push in sender.outbox.pending()] == [first.id]
+
+
+def test_a_refusal_of_the_token_stops_all_at_once_and_says_so_of_each(sender, hub):
+    pushes = [sender.put({f"checkpoint-{n}": b"x"}) for n in (1, 2, 3)]
+    with hub.inject(Fault("create_repo", Answer(401))) as refusing:
+        sender.send()
+    assert refusing.hits == 1
+    assert sender.states() == {push.id: ledger.REFUSED for push in pushes}
+    assert len(sender.outbox.pending()) == 3
+    sender.send()
+    assert set(sender.states().values()) == {ledger.DONE}
+
+
+def test_a_new_token_sends_what_was_refused(sender, hub, monkeypatch):
+    monkeypatch.setattr("hub_callbacks.pushing.pusher.LOOK_FOR_TOKEN_EVERY", 0.05)
+    monkeypatch.setenv("HF_TOKEN", hub.add_token("local", "read"))
+    push = sender.put({MODEL: b"1"})
+    pusher = sender.pusher()
+    pusher.signals.drain = False
+    thread = threading.Thread(target=pusher.run)
+    thread.start()
+    try:
+        wait_until(lambda: sender.states().get(push.id) == ledger.REFUSED)
+        monkeypatch.setenv("HF_TOKEN", hub.token)
+        wait_until(lambda: sender.states()[push.id] == ledger.DONE)
+    finally:
+        pusher.signals.stop = True
+        pusher.signals.ring()
+        thread.join()
+
+
+def test_who_may_not_send_lets_another_process_send(sender, hub, monkeypatch):
+    monkeypatch.setattr("hub_callbacks.pushing.pusher.LOOK_FOR_TOKEN_EVERY", 2)
+    refused = sender.put({MODEL: b"1"})
+    signals = Signals(drain=False, orders=Orders(longest_wait=0.05))
+    pusher = Pusher(sender.outbox, Repository(lambda: "hf_of_nobody"), signals)
+    thread = threading.Thread(target=pusher.run)
+    thread.start()
+    try:
+        wait_until(lambda: sender.states().get(refused.id) == ledger.REFUSED)
+        sender.send()
+        assert sender.states() == {refused.id: ledger.DONE}
+        sender.put({MODEL: b"2"})
+        wait_until(lambda: ledger.REFUSED in sender.states().values())  # its turn again
+    finally:
+        signals.stop = True
+        signals.ring()
+        thread.join()
+
+
+def test_a_push_that_fails_again_and_again_lets_others_pass(sender, hub, monkeypatch):
+    poison, good = sender.put({"checkpoint-1": b"1"}), sender.put({"checkpoint-2": b"2"})
+    real = sending.send
+
+    def send(push: Any, *rest: Any) -> Any:
+        if push.id == poison.id and sender.states().get(good.id) != ledger.DONE:
+            raise ConnectionError("always")
+        return real(push, *rest)
+
+    monkeypatch.setattr("hub_callbacks.pushing.pusher.send", send)
+    sender.send()
+    assert set(sender.states().values()) == {ledger.DONE}
+
+
+def test_a_commit_that_the_hub_carries_out_late_does_not_land_on_a_newer_one(sender, hub):
+    late = _commit(sender, b"old")
+    repository, pusher = Repository(), sender.pusher()
+    with ThreadPoolExecutor() as pool, hub.inject(Fault("commit", Hang(), times=1)) as hanging:
+        old = pool.submit(repository.commit, *late)
+        wait_until(lambda: hanging.hits)
+        sender.put({MODEL: b"new"}, message="new")
+        pusher.run()
+        hanging.clear()
+        with pytest.raises(HfHubHTTPError, match="412"):
+            old.result()
+    assert sender.there() == {"weights.bin": sha(b"new")}
+    assert sender.titles() == ["new"]
+
+
+def _commit(sender: Sender, content: bytes) -> tuple[Any, ...]:
+    repository = Repository()
+    remote = repository.look(sender.target)
+    file = sender.cache.parent / "late.bin"
+    file.write_bytes(content)
+    return remote, repository.upload(remote, {"weights.bin": file}), {}, [], "late", ""
+
+
+def test_a_lost_answer_makes_no_second_commit(sender, hub, upload_path):
+    push = sender.put({MODEL: b"1", LAST_CHECKPOINT: b"2"})
+    with hub.inject(Fault("commit", LoseResponse(), times=1)):
+        sender.send()
+    assert len(sender.titles()) == 1
+    entry = sender.outbox.ledger.latest()[push.id]
+    assert entry.state == ledger.DONE
+    assert entry.commit == sender.api.list_repo_commits(sender.target.repo_id)[0].commit_id
+
+
+def test_what_was_sent_by_a_pusher_that_died_before_it_said_so_is_not_sent_twice(sender):
+    push = sender.put({MODEL: b"1"})
+    sending.send(push, Repository(), sender.outbox, Agenda())
+    sender.send()
+    assert len(sender.titles()) == 1
+    assert sender.states() == {push.id: ledger.DONE}
+
+
+def test_stale_files_of_the_last_checkpoint_go_in_the_same_commit(sender):
+    sender.put({LAST_CHECKPOINT: b"1"}, shared=b"only in the first")
+    sender.send()
+    sender.put({LAST_CHECKPOINT: b"2"})
+    sender.send()
+    assert sender.there() == {"last-checkpoint/weights.bin": sha(b"2")}
+    assert len(sender.titles()) == 2
+
+
+# -- files that change
+
+
+@pytest.fixture
+def weights(tmp_path):
+    file = tmp_path / "weights.bin"
+    file.write_bytes(os.urandom(300_000))
+    return file
+
+
+def test_a_file_that_is_rewritten_before_it_is_sent_is_not_pushed_under_the_old_name(sender, weights):
+    push = sender.put({"checkpoint-1": weights, "checkpoint-2": b"2"})
+    weights.write_bytes(os.urandom(300_000))
+    sender.send()
+    entry = sender.outbox.ledger.latest()[push.id]
+    assert sender.there() == {"checkpoint-2/weights.bin": sha(b"2")}
+    assert "checkpoint-1 was rewritten" in entry.notes[0]
+    assert entry.slots == ("checkpoint-2",)
+
+
+def test_a_push_whose_files_were_all_rewritten_is_said_to_be_lost(sender, weights):
+    push = sender.put({"checkpoint-1": weights})
+    weights.write_bytes(b"")
+    sender.send()
+    assert sender.states() == {push.id: ledger.LOST}
+    assert sender.titles() == []
+
+
+@pytest.mark.parametrize("name", ["weights.bin", "vocab.txt"], ids=["large", "in the commit itself"])
+def test_a_file_that_is_rewritten_while_it_is_sent_is_in_no_commit(
+    sender, tmp_path, name, monkeypatch, upload_path
+):
+    file = tmp_path / name
+    file.write_bytes(os.urandom(150_000).hex().encode())
+    push = sender.put({"checkpoint-1": file, "checkpoint-2": b"2"})
+    if name == "vocab.txt":
+        push = _renamed(sender, push, "checkpoint-1/weights.bin", "checkpoint-1/vocab.txt")
+    real = Repository.upload
+
+    def upload(self: Repository, *args: Any) -> Any:
+        uploaded = real(self, *args)
+        if file.exists():
+            file.write_bytes(os.urandom(150_000).hex().encode())
+            file.unlink()
+        return uploaded
+
+    monkeypatch.setattr(Repository, "upload", upload)
+    sender.send()
+    assert sender.there() == {"checkpoint-2/weights.bin": sha(b"2")}
+    assert len(sender.titles()) == 1
+    assert ledger.WAITING in [entry.state for entry in sender.outbox.ledger.all_entries()]
+
+
+def _renamed(sender: Sender, push: Any, old: str, new: str) -> Any:
+    from hub_callbacks.outbox.push import MANIFEST
+
+    manifest = push.folder / MANIFEST
+    manifest.write_text(manifest.read_text().replace(old, new))
+    return push
+
+
+def test_what_is_committed_is_what_was_read_before_the_check(sender, tmp_path, monkeypatch):
+    """A small file that is rewritten after the check, when only the commit is left to be sent."""
+    file = tmp_path / "vocab.txt"
+    old = os.urandom(150_000).hex().encode()
+    file.write_bytes(old)
+    push = sender.put({"checkpoint-1": file})
+    _renamed(sender, push, "checkpoint-1/weights.bin", "checkpoint-1/vocab.txt")
+    real = Repository.commit
+
+    def commit(self: Repository, *args: Any) -> Any:
+        file.write_bytes(b"n" * len(old))
+        return real(self, *args)
+
+    monkeypatch.setattr(Repository, "commit", commit)
+    sender.send()
+    assert sender.there() == {"checkpoint-1/vocab.txt": sha(old)}
+
+
+def test_a_deleted_original_is_pushed(sender, weights):
+    content = weights.read_bytes()
+    sender.put({"checkpoint-1": weights})
+    weights.unlink()
+    sender.send()
+    assert sender.there() == {"checkpoint-1/weights.bin": sha(content)}
+
+
+# -- room
+
+
+def test_what_gives_way_to_the_limit_is_reported_and_the_newest_arrives(sender):
+    pushes = [sender.put({f"checkpoint-{n}": b"%d" % n * 5000}) for n in (1, 2, 3)]
+    sender.send(max_pending_bytes=8000)
+    entries = sender.outbox.ledger.latest()
+    assert [entries[push.id].state for push in pushes] == [ledger.LOST, ledger.LOST, ledger.DONE]
+    assert "max_pending_bytes" in (entries[pushes[0].id].why or "")
+    assert list(sender.there()) == ["checkpoint-3/weights.bin"]
+
+
+def test_a_part_that_gives_way_is_noted(sender):
+    pushes = [sender.put({MODEL: b"%d" % n * 5000, f"checkpoint-{n}": b"s"}, keep=True) for n in (1, 2)]
+    sender.send(max_pending_bytes=6000)
+    noted = [note for entry in sender.outbox.ledger.all_entries() for note in entry.notes]
+    assert len(noted) == 1 and "model" in noted[0]
+    assert [sender.states()[push.id] for push in pushes] == [ledger.DONE, ledger.DONE]
+    assert sorted(sender.there()) == ["checkpoint-1/weights.bin", "checkpoint-2/weights.bin", "weights.bin"]
+
+
+def test_only_one_pusher_sends(sender):
+    sender.put({MODEL: b"1"})
+    waiting = sender.pusher()
+    with sender.outbox.lock():
+        thread = threading.Thread(target=waiting.run)
+        thread.start()
+        thread.join(0.5)
+        assert thread.is_alive()
+        assert set(sender.states().values()) == {ledger.QUEUED}
+    thread.join()
+    assert set(sender.states().values()) == {ledger.DONE}
+
+
+def test_trouble_with_remembering_the_card_does_not_undo_a_push(sender, monkeypatch):
+    def refuse(*args: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("hub_callbacks.pushing.attempt.remember", refuse)
+    push = sender.put({MODEL: b"1"}, has_card=True)
+    (push.folder / "card.json").write_text("{}")
+    sender.send()
+    assert sender.states() == {push.id: ledger.DONE}
+    assert len(sender.titles()) == 1
+
+
+def test_a_session_that_the_client_makes_anew_has_the_time_out_too():
+    """It makes one after each refused connection."""
+    Repository(request_timeout=7)
+    if not hasattr(huggingface_hub, "close_session"):
+        pytest.skip("the client before 1.0 makes sessions by the given factory alone")
+    for _ in range(2):
+        assert huggingface_hub.get_session().timeout.read == 7
+        huggingface_hub.close_session()

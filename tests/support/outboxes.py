@@ -1,0 +1,77 @@
+"""Outboxes with pushes in them, made without a Trainer or an engine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hub_callbacks.outbox.push import Push, PushPart, Target
+from hub_callbacks.outbox.queue import Outbox
+from hub_callbacks.outbox.snapshot import Frozen, freeze
+from hub_callbacks.training.plan import MODEL, Meeting
+
+OUTBOX_CODE = """
+import sys
+from pathlib import Path
+from outboxes import put
+from hub_callbacks.outbox.queue import Outbox
+outbox = Outbox(Path(sys.argv[1]))
+while True:
+    put(outbox, {f"checkpoint-{n}": b"x" * 5000 for n in range(20)})
+    print("one is there", flush=True)
+"""
+"""Submits pushes of 20 files until it is killed."""
+
+
+def target() -> Target:
+    return Target("local/model")
+
+
+def put(
+    outbox: Outbox,
+    slots: Mapping[str, bytes | Path] | None = None,
+    shared: bytes | None = None,
+    name: str = "weights.bin",
+    meeting: Meeting | None = None,
+    **changes: Any,
+) -> Push:
+    """Queues a push with one file for each slot, and perhaps one that all slots have.
+
+    Args:
+        name: Of the one file.
+        meeting: Where other nodes put their files of the folders in it.
+    """
+    with outbox.stage() as staged:
+        parts = []
+        common: dict[str, Frozen] = {}
+        if shared is not None:
+            (staged / "files").mkdir()
+            (staged / "files/shared").write_bytes(shared)
+            common = {"shared": Frozen("files/shared", len(shared))}
+        for number, (slot, content) in enumerate((slots or {MODEL: b"weights"}).items()):
+            stored = f"files/{number}"
+            if isinstance(content, Path):
+                frozen = freeze(content, staged, stored)
+            else:
+                (staged / stored).parent.mkdir(exist_ok=True)
+                (staged / stored).write_bytes(content)
+                frozen = Frozen(stored, len(content))
+            prefix = "" if slot == MODEL else slot
+            path = f"{prefix}/{name}" if prefix else name
+            files = {path: frozen, **{f"{prefix}/{other}".lstrip("/"): file for other, file in common.items()}}
+            parts.append(
+                PushPart(slot, files, prefix, whole_folder=bool(prefix), meeting=meeting if prefix else None)
+            )
+        values: dict[str, Any] = {
+            "id": "",
+            "folder": staged,
+            "run": "run",
+            "created": time.time(),
+            "target": target(),
+            "step": 1,
+            "message": f"push {time.monotonic_ns()}",
+            "parts": tuple(parts),
+        }
+        return outbox.submit(staged, Push(**(values | changes)))

@@ -1,0 +1,325 @@
+"""The pusher's process: its life beside, after and without the training process."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hub_callbacks.localhub import Fault, Hang
+from hub_callbacks.outbox import ledger
+from hub_callbacks.outbox.queue import Outbox
+from hub_callbacks.outbox.signals import Orders
+from hub_callbacks.pushing import process as pusher_process
+from hub_callbacks.training import pusher as companion
+from hub_callbacks.training.pusher import RESTARTS
+from outboxes import put
+from savers import Run, assert_tells_the_truth, digests, expected, on_hub, wait_until
+
+
+def is_running(process: int) -> bool:
+    """Whether a process runs; one that has ended and waits for its parent does not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+    except FileNotFoundError:
+        return False
+
+
+def pusher_of(run: Run) -> int:
+    process = run.sync._companion._process
+    assert process is not None
+    return process.pid
+
+
+@pytest.fixture
+def run(hub, api, repo, tmp_path) -> Iterator[Run]:
+    with Run(tmp_path / repo, api, Orders(longest_wait=0.2)) as running:
+        running.sync.start()
+        yield running
+
+
+@pytest.fixture
+def no_pause(monkeypatch):
+    """A pusher that died is started again at once."""
+    monkeypatch.setattr(companion.time, "sleep", lambda seconds: None)
+
+
+def test_the_pusher_has_a_session_and_a_priority_of_its_own(run):
+    run.save(1)
+    assert run.sync.wait()
+    pusher = pusher_of(run)
+    assert os.getsid(pusher) == pusher != os.getsid(0)
+    assert os.getpriority(os.PRIO_PROCESS, pusher) == os.getpriority(os.PRIO_PROCESS, 0) + pusher_process.NICENESS
+
+
+def test_the_pusher_imports_neither_torch_nor_transformers(run):
+    run.save(1)
+    assert run.sync.wait()
+    mapped = Path(f"/proc/{pusher_of(run)}/maps").read_text()
+    assert "huggingface" in mapped or "_ssl" in mapped or "libssl" in mapped
+    assert "libtorch" not in mapped
+
+
+def test_nothing_is_left_running_after_close(run):
+    run.save(1)
+    assert run.sync.wait()
+    pusher = pusher_of(run)
+    run.sync.close()
+    assert not is_running(pusher)
+
+
+def test_close_cuts_an_upload_that_does_not_end_and_leaves_it_in_the_outbox(run, hub):
+    with hub.inject(Fault("commit", Hang())) as hanging:
+        run.save(1)
+        wait_until(lambda: hanging.hits)
+        pusher = pusher_of(run)
+        run.sync.close(grace=0)
+        assert not is_running(pusher)
+    assert run.sync.summary().waiting == 1
+    assert len(run.sync.outbox.pending()) == 1
+
+
+def test_a_pusher_that_dies_is_started_again_and_sends_what_it_left(run, hub, tmp_path, no_pause, caplog):
+    with hub.inject(Fault("commit", Hang())) as hanging:
+        run.save(1)
+        wait_until(lambda: hanging.hits)
+        os.kill(pusher_of(run), signal.SIGKILL)
+        wait_until(lambda: "is started again" in caplog.text)
+    run.save(2)
+    assert run.sync.wait()
+    assert on_hub(hub, run.repo, tmp_path / "cache") == expected(run.saved)
+    assert_tells_the_truth(run)
+
+
+def test_a_pusher_that_dies_again_and_again_is_given_up_and_the_end_does_not_wait(run, hub, no_pause, caplog):
+    with hub.inject(Fault("create_repo", Hang())):
+        run.save(1)
+        for deaths in range(1, RESTARTS + 2):
+            wait_until(lambda: run.sync._companion.is_alive)
+            os.kill(pusher_of(run), signal.SIGKILL)
+            wait_until(lambda n=deaths: len(run.sync._companion._deaths) == n)
+        wait_until(lambda: run.sync._companion.is_given_up)
+        assert "`hub-callbacks sync` sends it" in caplog.text
+        assert not run.sync.wait()
+        run.save(2)
+        assert not run.sync._companion.is_alive
+    assert [push.message for push in run.sync.outbox.pending()][-2:] == ["step 1", "step 2"]
+
+
+def test_without_processes_the_pushes_go_by_a_thread(hub, api, repo, tmp_path, monkeypatch, caplog):
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(companion.subprocess, "Popen", refuse)
+    with Run(tmp_path / repo, api) as run:
+        run.sync.start()
+        run.save(1)
+        assert run.sync.wait()
+        assert "they go by a thread" in caplog.text
+        assert on_hub(hub, run.repo, tmp_path / "cache") == expected(run.saved)
+        thread = run.sync._companion._thread
+        assert thread is not None
+        run.sync.close()
+        assert not thread.is_alive()
+
+
+def test_an_upload_that_hf_xet_cannot_end_is_ended(hub, api, repo, tmp_path, caplog, monkeypatch):
+    monkeypatch.setenv("HF_XET_CLIENT_READ_TIMEOUT", "600s")
+    with Run(tmp_path / repo, api, Orders(longest_wait=0.2, stall_timeout=1.5)) as run:
+        run.sync.start()
+        with hub.inject(Fault("xet_put", Hang())) as hanging:
+            run.save(1)
+            wait_until(lambda: hanging.hits)
+            first = pusher_of(run)
+            wait_until(lambda: f"status {pusher_process.STALLED}" in caplog.text)
+            assert not is_running(first)
+            why = [entry.why for entry in run.sync.outbox.ledger.all_entries() if entry.state == ledger.WAITING]
+            assert "nothing has moved" in (why[0] or "")
+        assert run.sync.wait()
+        assert run.sync._companion._deaths == []
+        assert_tells_the_truth(run)
+
+
+def test_a_slow_upload_is_not_taken_for_a_dead_one(hub, api, repo, tmp_path, upload_path, monkeypatch):
+    monkeypatch.delenv("HF_XET_CLIENT_READ_TIMEOUT", raising=False)  # other tests shorten it
+    hub.throttle(5_000_000)
+    with Run(tmp_path / repo, api, Orders(stall_timeout=4)) as run:
+        run.sync.start()
+        run.save(1, size=12_000_000)  # more than the buffers between the two take at once
+        wait_until(lambda: run.sync._companion.sent > 1_000_000)
+        assert re.fullmatch(r"([1-9]|[1-3]\d) of 36 MB", run.sync._bytes())
+        assert run.sync.wait()
+        assert run.sync._bytes() == "36 of 36 MB"
+        assert ledger.WAITING not in [entry.state for entry in run.sync.outbox.ledger.all_entries()]
+
+
+def test_an_outbox_may_be_deleted_again_and_again(run, api, repo, tmp_path):
+    for step in range(1, RESTARTS + 3):
+        assert run.save(step).result(60)
+        run.sync.outbox.root.rename(tmp_path / f"gone-{step}")  # in one go, whatever the pusher writes meanwhile
+    assert run.sync._companion._deaths == []
+
+
+def test_an_outbox_that_was_deleted_and_made_anew_is_left_to_its_own_pusher(run, api, repo, tmp_path):
+    run.save(1)
+    assert run.sync.wait()
+    orphan = pusher_of(run)
+    assert run.sync._companion._process is not None
+    run.sync._companion._stopping = True  # as after the end of the training process: nobody starts it again
+    run.sync.outbox.root.rename(tmp_path / "gone")
+    outbox = Outbox(run.sync.outbox.root)
+    with outbox.lock():
+        put(outbox, target=run.sync.target)
+        os.write(run.sync._companion._process.stdin.fileno(), b"new\n")
+        wait_until(lambda: not is_running(orphan))
+        assert len(outbox.pending()) == 1
+    assert api.list_repo_commits(f"local/{repo}")[0].title == "step 1"
+
+
+def test_the_copy_in_a_forked_process_leaves_the_pusher_alone(run):
+    run.save(1)
+    assert run.sync.wait()
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            run.sync._companion.stop()
+            run.sync._companion.ring()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert is_running(pusher_of(run))
+    run.save(2)
+    assert run.sync.wait()
+
+
+def test_the_log_is_bounded(tmp_path):
+    log = tmp_path / pusher_process.LOG
+    root = logging.getLogger()
+    before = list(root.handlers)
+    root.handlers.clear()
+    try:
+        pusher_process._log_to(log, pusher_process.Signals(orders=Orders(token="secret-token")))
+        for _ in range(3000):
+            root.warning("%s secret-token", "x" * 1000)
+        for handler in root.handlers:
+            handler.close()
+    finally:
+        root.handlers[:] = before
+    logs = list(tmp_path.glob(f"{pusher_process.LOG}*"))
+    assert sum(path.stat().st_size for path in logs) <= 2 * pusher_process.LOG_SIZE
+    assert b"secret-token" not in b"".join(path.read_bytes() for path in logs)
+
+
+# -- the training process ends
+
+
+SCRIPT = """
+import os, sys, time
+from pathlib import Path
+from outboxes import put
+from savers import Run
+from hub_callbacks.outbox.signals import Orders
+run = Run(Path(sys.argv[1]), None, Orders(longest_wait=0.2))
+run.sync.start()
+print(run.sync._companion._process.pid, flush=True)
+run.save(1)
+print("saved", flush=True)
+"""
+
+
+class Script:
+    """A training script in a process group of its own; `end` is what it does after its first save."""
+
+    def __init__(self, output_dir: Path, end: str) -> None:
+        self.outbox = Outbox(output_dir / "_hub_sync")
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", SCRIPT + textwrap.dedent(end), str(output_dir)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            text=True,
+        )
+        assert self.process.stdout is not None
+        self.pusher = int(self.process.stdout.readline())
+        assert self.process.stdout.readline() == "saved\n"
+
+    def wait(self) -> str:
+        """Its exit; returns what it wrote to standard error."""
+        errors = self.process.communicate()[1]
+        return str(errors)
+
+
+@pytest.fixture
+def script(tmp_path, repo) -> Iterator[type[Script]]:
+    scripts: list[Script] = []
+
+    def start(end: str) -> Script:
+        scripts.append(Script(tmp_path / repo, end))
+        return scripts[-1]
+
+    yield start  # type: ignore[misc]
+    for made in scripts:
+        for process in (made.process.pid, made.pusher):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        made.process.communicate()
+
+
+def arrived(hub, repo, tmp_path) -> bool:
+    checkpoint = tmp_path / repo / "checkpoint-1"
+    return digests(checkpoint, "checkpoint-1/").items() <= on_hub(hub, f"local/{repo}", tmp_path / "cache").items()
+
+
+@pytest.mark.parametrize(
+    "end", ["", "raise RuntimeError('loss is nan')", "sys.exit(3)"], ids=["return", "exception", "exit"]
+)
+def test_a_script_that_ends_sends_what_it_has_and_leaves_no_process(script, hub, repo, tmp_path, end):
+    made = script(end)
+    errors = made.wait()
+    assert made.process.returncode == {"": 0, "sys.exit(3)": 3}.get(end, 1)
+    assert "Exception ignored" not in errors
+    assert not is_running(made.pusher)
+    assert arrived(hub, repo, tmp_path)
+
+
+def test_ctrl_c_reaches_the_training_alone(script, hub, repo, tmp_path):
+    with hub.inject(Fault("commit", Hang())) as hanging:
+        made = script("time.sleep(600)")
+        wait_until(lambda: hanging.hits)
+        os.killpg(made.process.pid, signal.SIGINT)
+        hanging.clear()
+        errors = made.wait()
+    assert "KeyboardInterrupt" in errors
+    assert arrived(hub, repo, tmp_path)
+    assert not is_running(made.pusher)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_the_pusher_outlives_the_training_until_the_outbox_is_empty(script, hub, repo, tmp_path, number):
+    with hub.inject(Fault("commit", Hang())) as hanging:
+        made = script("time.sleep(600)")
+        wait_until(lambda: hanging.hits)
+        os.killpg(made.process.pid, number)
+        made.wait()
+        assert is_running(made.pusher)
+        assert made.outbox.pending()
+    wait_until(lambda: not is_running(made.pusher))
+    assert arrived(hub, repo, tmp_path)
+    assert made.outbox.pending() == []
+
+
+def test_a_pusher_that_is_left_alone_leaves_when_there_is_nothing_to_send(script, hub):
+    made = script("time.sleep(600)")
+    wait_until(lambda: not made.outbox.pending())
+    os.killpg(made.process.pid, signal.SIGKILL)
+    made.wait()
+    wait_until(lambda: not is_running(made.pusher))

@@ -1,0 +1,193 @@
+"""README.md of `output_dir`, which libraries write over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+from transformers import Trainer, TrainerCallback
+
+from hub_callbacks import HubSyncCallback
+from hub_callbacks.training.readme import LocalCard, is_librarys
+from models import Sentences, arguments, classifier
+from runs import download, train
+
+MINE = "---\nlicense: mit\n---\n\n# Mine\n\nI wrote this.\n"
+
+
+def librarys(step: int) -> str:
+    return f"---\ntags:\n- generated_from_trainer\n---\n\n# Model Card\n\nTrained until {step}.\n\n## Citation\n"
+
+
+def test_what_a_person_wrote_stays_beside_the_librarys_newest_text(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(MINE)
+    local = LocalCard(tmp_path)
+    for step in (1, 2, 3):
+        readme.write_text(librarys(step))
+        assert local.bring_up(tmp_path) == readme
+    text = readme.read_text()
+    for once in ("license: mit", "I wrote this.", "Trained until 3.", "# Model Card", "## Citation"):
+        assert text.count(once) == 1, once
+    assert "until 1" not in text and "until 2" not in text
+
+
+def test_the_next_run_still_knows_whose_text_is_whose(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(MINE)
+    local = LocalCard(tmp_path)
+    readme.write_text(librarys(1))
+    local.bring_up(tmp_path)
+    readme.write_text(readme.read_text().replace("I wrote this.", "I wrote that."))
+    local = LocalCard(tmp_path)  # another process
+    readme.write_text(librarys(2))
+    local.bring_up(tmp_path)
+    text = readme.read_text()
+    assert "I wrote that." in text and "until 2" in text and "until 1" not in text
+
+
+def test_what_a_person_wrote_just_before_the_library_stays(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    local = LocalCard(tmp_path)
+    for step, mine in enumerate(["I wrote this.", "I wrote that.", "I wrote more."]):
+        before = readme.read_text() if readme.exists() else "# Mine\n\nText.\n"
+        readme.write_text(before.replace("Text.", mine).replace("I wrote this.", mine).replace("that", "more"))
+        local.look()
+        readme.write_text(librarys(step))
+        local.bring_up(tmp_path)
+    text = readme.read_text()
+    assert text.count("I wrote more.") == 1 and "until 2" in text
+    assert not any(old in text for old in ("this", "that", "until 0", "until 1"))
+
+
+@pytest.mark.parametrize("there", ["", " \n", librarys(2), None])
+def test_a_look_at_what_no_person_wrote_forgets_nothing(tmp_path: Path, there: str | None) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(MINE)
+    local = LocalCard(tmp_path)
+    readme.unlink()
+    if there is not None:
+        readme.write_text(there)
+    local.look()
+    readme.write_text(librarys(3))
+    local.bring_up(tmp_path)
+    assert "I wrote this." in readme.read_text() and "until 3" in readme.read_text()
+
+
+def test_a_card_in_the_checkpoint_is_merged_into_a_persons_readme(tmp_path: Path) -> None:
+    readme, checkpoint = tmp_path / "README.md", tmp_path / "checkpoint-1"
+    checkpoint.mkdir()
+    local = LocalCard(tmp_path)
+    (checkpoint / "README.md").write_text(librarys(1))
+    assert local.bring_up(checkpoint) == checkpoint / "README.md"  # nothing else is there
+    readme.write_text(MINE)
+    for step in (2, 3):
+        (checkpoint / "README.md").write_text(librarys(step))
+        assert local.bring_up(checkpoint) == readme
+    text = readme.read_text()
+    assert text.count("I wrote this.") == 1 and "until 3" in text and "until 2" not in text
+
+
+@pytest.mark.parametrize("readme", [MINE, "---\ntags: generated_from_trainer\n", "\0generated_from_trainer", ""])
+def test_a_readme_that_no_library_wrote_is_left_as_it_is(tmp_path: Path, readme: str) -> None:
+    (tmp_path / "README.md").write_text("Before.")
+    local = LocalCard(tmp_path)
+    (tmp_path / "README.md").write_text(readme)
+    local.bring_up(tmp_path)
+    assert (tmp_path / "README.md").read_text() == readme and not is_librarys(readme)
+
+
+def test_the_card_of_an_earlier_run_gives_way_to_this_ones(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(librarys(1))
+    local = LocalCard(tmp_path)
+    readme.write_text(librarys(2))
+    local.bring_up(tmp_path)
+    assert "until 2" in readme.read_text() and "until 1" not in readme.read_text()
+
+
+def test_a_full_disk_leaves_what_the_library_wrote(small_disk: Path, caplog: pytest.LogCaptureFixture) -> None:
+    readme = small_disk / "README.md"
+    readme.write_text(MINE)
+    local = LocalCard(small_disk)
+    readme.write_text(librarys(1))
+    with pytest.raises(OSError), (small_disk / "full").open("wb") as full:
+        full.write(b"0" * 2_000_000)
+    assert local.bring_up(small_disk) == readme
+    assert readme.read_text() == librarys(1) and "could not be merged" in caplog.text
+    (small_disk / "full").unlink()
+    local.bring_up(small_disk)
+    assert "I wrote this." in readme.read_text() and "until 1" in readme.read_text()
+
+
+def test_a_readme_that_cannot_be_read_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    local = LocalCard(tmp_path)
+    local.path = tmp_path / ("long" * 100) / "README.md"
+    assert local.bring_up(tmp_path) is None
+    assert "could not be merged" in caplog.text
+
+
+def test_a_subclass_whose_own_card_fails_pushes_all_the_same(hub, api, repo, tmp_path, caplog):
+    class Fails(Trainer):
+        def create_model_card(self, **said):
+            raise RuntimeError("no card today")
+
+    trainer, callback, _ = train(tmp_path, repo, trainer_class=Fails, hub_strategy="end")
+    assert trainer.push_to_hub(license="mit") is not None
+    callback.close()
+    assert "Fails.create_model_card failed" in caplog.text
+    assert ModelCard.load(download(tmp_path, repo) / "README.md").data.license == "mit"
+
+
+def test_a_subclass_that_was_never_trained_knows_the_repository_in_its_card(hub, api, repo, tmp_path):
+    class Own(Trainer):
+        def create_model_card(self, model_name):
+            text = f"# Card of {model_name}, at {self.hub_model_id}.\n"
+            (Path(self.args.output_dir) / "README.md").write_text(text)
+
+    callback = HubSyncCallback()
+    trainer = Own(classifier(), arguments(tmp_path / repo), train_dataset=Sentences(), callbacks=[callback])
+    trainer.push_to_hub()
+    callback.close()
+    text = (download(tmp_path, repo) / "README.md").read_text()
+    assert f"# Card of {repo}, at local/{repo}." in text or f"# Card of {repo}, at {repo}." in text
+
+
+class Writes(Trainer):
+    """Writes a card before each save, as TRL's do."""
+
+    def _save_checkpoint(self, *args, **kwargs):
+        (Path(self.args.output_dir) / "README.md").write_text(librarys(self.state.global_step))
+        super()._save_checkpoint(*args, **kwargs)
+
+
+class Person(TrainerCallback):
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == 1:
+            (Path(args.output_dir) / "README.md").write_text(MINE)
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        {"save_steps": 2},
+        {"save_strategy": "epoch"},
+        {"save_strategy": "best", "eval_strategy": "steps", "eval_steps": 2, "metric_for_best_model": "loss"},
+    ],
+    ids=["steps", "epoch", "best"],
+)
+def test_what_a_person_wrote_before_a_save_stays_whenever_that_is(hub, repo, tmp_path, when):
+    callback = HubSyncCallback()
+    trainer = Writes(
+        classifier(),
+        arguments(tmp_path / repo, max_steps=4, **when),
+        train_dataset=Sentences(),
+        eval_dataset=Sentences(8),
+        callbacks=[callback, Person()],
+    )
+    trainer.train()
+    callback.close()
+    for folder in (tmp_path / repo, download(tmp_path, repo)):
+        text = (folder / "README.md").read_text()
+        assert text.count("I wrote this.") == 1 and text.count("Trained until") == 1, text
