@@ -75,13 +75,13 @@ def serve_a_part(number: int, folder: Path, nodes: int) -> None:
         number: 0 for the main process.
         nodes: How many others there are.
     """
-    from hub_callbacks.outbox.push import Target
+    from hub_callbacks.outbox.push import OtherNodes, Target
     from hub_callbacks.settings import resolve
-    from hub_callbacks.training.engine import HubSync
-    from hub_callbacks.training.plan import Meeting, plan_node_files, plan_save, with_meeting
+    from hub_callbacks.training.engine import Engine
+    from hub_callbacks.training.plan import plan_node_files, plan_save, with_other_nodes
 
     settings = resolve(overrides={"output_dir": folder, "hub_model_id": folder.parent.name})
-    sync = HubSync(settings)
+    sync = Engine(settings)
     branch = Target(settings.hub_model_id, BRANCH)
     sync.start(branch if number else None)
     for line in sys.stdin:
@@ -92,7 +92,7 @@ def serve_a_part(number: int, folder: Path, nodes: int) -> None:
         else:
             plan = plan_save("all_checkpoints", checkpoint, step, f"step {step}")
             assert plan is not None
-            plan = with_meeting(plan, Meeting(BRANCH, tuple(range(1, nodes + 1)))) if nodes else plan
+            plan = with_other_nodes(plan, OtherNodes(BRANCH, tuple(range(1, nodes + 1)))) if nodes else plan
             future = sync.push(plan)
         future.result()
         print(step, flush=True)

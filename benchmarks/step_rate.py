@@ -49,10 +49,10 @@ def main() -> None:
         import os
 
         from hub_callbacks.settings import resolve
-        from hub_callbacks.training.engine import HubSync
+        from hub_callbacks.training.engine import Engine
         from hub_callbacks.training.plan import plan_save
 
-        sync = HubSync(resolve(overrides={"output_dir": folder / "run", "hub_model_id": "speed"}))
+        sync = Engine(resolve(overrides={"output_dir": folder / "run", "hub_model_id": "speed"}))
         sync.start()
         rate(2)
         alone, pushing = [], []

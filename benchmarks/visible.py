@@ -34,13 +34,14 @@ def main() -> None:
     with work_folder() as folder, hub_process(folder / "hub"):
         from huggingface_hub import CommitOperationAdd, HfApi
 
+        from hub_callbacks.checkpoints.files import list_files
         from hub_callbacks.settings import resolve
-        from hub_callbacks.training.engine import HubSync
-        from hub_callbacks.training.plan import Plan, list_files, model_part
+        from hub_callbacks.training.engine import Engine
+        from hub_callbacks.training.plan import Plan, model_part
 
         api = HfApi()
         api.create_repo("bare")
-        sync = HubSync(resolve(overrides={"output_dir": folder / "run", "hub_model_id": "ours"}))
+        sync = Engine(resolve(overrides={"output_dir": folder / "run", "hub_model_id": "ours"}))
         sync.start()
         sync.wait()
 

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from .callback import HubSyncCallback
     from .errors import ForeignRun, HubSyncError, OutboxError, PushNotSent, ResumeError, SettingsError
     from .localhub import LocalHub
+    from .loop import HubSync
     from .resume import latest_checkpoint
     from .settings import Settings
     from .trainer import HubSyncTrainer, HubSyncTrainerMixin
-    from .training.engine import HubSync
 
 _WHERE = {
     "ForeignRun": ".errors",
-    "HubSync": ".training.engine",
+    "HubSync": ".loop",
     "HubSyncCallback": ".callback",
     "HubSyncError": ".errors",
     "HubSyncTrainer": ".trainer",

@@ -15,11 +15,11 @@ from .errors import HubSyncError
 from .outbox.push import Target
 from .settings import Settings, resolve
 from .training import takeover
-from .training.engine import HubSync
+from .training.engine import Engine
 from .training.final_model import is_sharded
 from .training.node_run import NodeRun
 from .training.nodes import Nodes, find_nodes
-from .training.request import place_of
+from .training.request import target_of_run
 from .training.run import Run
 from .training.summary import Summary
 
@@ -54,8 +54,8 @@ def _on_pushing_process(event: Callable[..., None]) -> Callable[..., None]:
             raise
         except Exception as error:
             logger.warning("%s of HubSyncCallback failed", event.__name__, exc_info=error)
-            run.sync.lose(f"{event.__name__}, step {state.global_step}", error)
-        run.sync.seconds_in_training += time.perf_counter() - started
+            run.engine.lose(f"{event.__name__}, step {state.global_step}", error)
+        run.engine.seconds_in_training += time.perf_counter() - started
 
     return handler
 
@@ -123,30 +123,13 @@ class HubSyncCallback(TrainerCallback):
         hub_squash: bool | None = None,
         on_foreign_run: str | None = None,
     ) -> None:
-        self._overrides = {
-            "hub_model_id": hub_model_id,
-            "hub_strategy": hub_strategy,
-            "hub_token": hub_token,
-            "hub_private_repo": hub_private_repo,
-            "hub_always_push": hub_always_push,
-            "hub_revision": hub_revision,
-            "hub_tag": hub_tag,
-            "output_dir": output_dir,
-            "on_error": on_error,
-            "finish_timeout": finish_timeout,
-            "max_pending_bytes": max_pending_bytes,
-            "card_template": card_template,
-            "hub_keep_last": hub_keep_last,
-            "hub_keep_every": hub_keep_every,
-            "hub_squash": hub_squash,
-            "on_foreign_run": on_foreign_run,
-        }
+        self._overrides = {name: value for name, value in locals().items() if name != "self"}
         self._runs: dict[Settings, Run] = {}
         self._run: Run | None = None
         self._nodes: Nodes | None = None
         self._node_run: NodeRun | None = None
         self._has_said_search = False
-        takeover.install()
+        takeover.install(find)
 
     @property
     def run(self) -> Run:
@@ -158,9 +141,9 @@ class HubSyncCallback(TrainerCallback):
         return self._run
 
     @property
-    def sync(self) -> HubSync:
-        """The engine of the run."""
-        return self.run.sync
+    def engine(self) -> Engine:
+        """What queues the pushes of the run and follows them."""
+        return self.run.engine
 
     @property
     def settings(self) -> Settings:
@@ -169,26 +152,26 @@ class HubSyncCallback(TrainerCallback):
     @property
     def pushes(self) -> list[Future[CommitInfo]]:
         """Every push of the run, in order, as the commit to be."""
-        return self._run.sync.pushes if self._run else []
+        return self._run.engine.pushes if self._run else []
 
     @property
     def last_push(self) -> Future[CommitInfo] | None:
-        return self._run.sync.last_push if self._run else None
+        return self._run.engine.last_push if self._run else None
 
     def summary(self) -> Summary:
         """Commits, bytes, time on the training thread, what waits, where to look."""
-        return self.sync.summary()
+        return self.engine.summary()
 
     def finish(self, show: bool = False) -> Summary:
-        """Waits for what is under way, and says what did not arrive; see `HubSync.finish`."""
-        return self.sync.finish(show)
+        """Waits for what is under way, and says what did not arrive; see `Engine.finish`."""
+        return self.engine.finish(show)
 
     def close(self) -> None:
         """Waits as `finish` does and ends the background process; done by itself when the interpreter ends."""
         for run in self._runs.values():
-            run.sync.close()
+            run.engine.close()
         if self._node_run is not None:
-            self._node_run.sync.close()
+            self._node_run.engine.close()
 
     def known_run(self, args: TrainingArguments) -> Run | None:
         """The run of a Trainer with these arguments, if it was made already."""
@@ -201,10 +184,10 @@ class HubSyncCallback(TrainerCallback):
             SettingsError: for a value that cannot work.
         """
         run = self._run
-        if run is None or run.args is not args or run.sync.is_closed:
+        if run is None or run.args is not args or run.engine.is_closed:
             settings = resolve(args, self._overrides)
             run = self._runs.get(settings)
-            if run is None or run.sync.is_closed:
+            if run is None or run.engine.is_closed:
                 run = Run(args, settings)
             run.args = args
             self._run = self._runs[settings] = run
@@ -218,9 +201,8 @@ class HubSyncCallback(TrainerCallback):
         """
         run = self.known_run(args)
         if run is not None:
-            return run.sync.target
-        # The template need not be there on all nodes.
-        return place_of(resolve(args, self._overrides | {"card_template": None}))
+            return run.engine.target
+        return target_of_run(resolve(args, self._overrides))
 
     def _run_here(self, args: TrainingArguments, state: TrainerState) -> Run | NodeRun | None:
         """What this process has to do with pushing: the run, what is sent from this node, or nothing."""
@@ -250,7 +232,7 @@ class HubSyncCallback(TrainerCallback):
 
     def _find_nodes(self, args: TrainingArguments, state: TrainerState) -> None:
         """On all processes, whatever is wrong on one of them: it has collectives in it."""
-        repository = self._run.sync.hub_model_id if state.is_world_process_zero and self._run else None
+        repository = self._run.engine.hub_model_id if state.is_world_process_zero and self._run else None
         nodes = self._nodes = find_nodes(args, repository)
         self._node_run = None
         if nodes is None or nodes.here == 0 or not nodes.is_head or nodes.hub_model_id is None:
@@ -316,7 +298,7 @@ class HubSyncCallback(TrainerCallback):
             self.finish(show=not args.disable_tqdm)
         else:
             # The other ranks may enter a collective next; the wait is when the script ends.
-            run.sync.wait_at_exit = True
+            run.engine.wait_at_exit = True
 
     # A Trainer may copy or pickle its callbacks (hyperparameter search does); processes do not travel.
     def __getstate__(self) -> dict[str, Any]:

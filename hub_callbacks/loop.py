@@ -1,14 +1,18 @@
-"""The Hub's verbs for a training loop without a Trainer; `HubSync` has them.
+"""The Hub's verbs for a training loop without a Trainer.
 
 What a Trainer tells its callbacks, a loop tells here: `describe` what is trained, `log` what was measured. Both
 serve the model card alone.
+
+>>> sync = HubSync(output_dir="run", hub_model_id="me/model", hub_strategy="all_checkpoints")  # doctest: +SKIP
+>>> sync.init_hf_repo()  # doctest: +SKIP
+>>> future = sync.push_from_checkpoint("run/checkpoint-10")  # doctest: +SKIP
+>>> sync.push_to_hub(commit_message="Release", tags=["v1.0.0"])  # doctest: +SKIP
 """
 
 from __future__ import annotations
 
 import os
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -16,19 +20,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .checkpoints.completeness import find_checkpoint, path_of, step_of
-from .outbox.push import Target
-from .settings import Settings
-from .training.card_facts import CARD_PARAMETERS, CardFacts, accelerator_state
-from .training.plan import (
-    END_OF_TRAINING,
-    Plan,
-    is_weights,
-    list_files,
-    plan_checkpoint,
-    plan_output_dir,
-    stays_here,
-)
-from .training.request import Request, check_card_options, check_token, read_request
+from .checkpoints.files import is_weights, list_files
+from .errors import SettingsError
+from .settings import Settings, resolve
+from .training.card_facts import CardFacts, accelerator_state, read_template
+from .training.engine import Engine
+from .training.plan import Plan, plan_checkpoint, plan_output_dir, stays_here
+from .training.request import Request, read_request
+from .training.verbs import HubVerbs
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -36,11 +35,9 @@ if TYPE_CHECKING:
 
     from .training.summary import PushInProgress, Summary
 
-Names = str | list[str] | None
-
 
 @dataclass
-class _State:
+class _LoopState:
     """What a `TrainerState` would say."""
 
     global_step: int = 0
@@ -48,49 +45,59 @@ class _State:
     log_history: list[dict[str, Any]] = field(default_factory=list)
 
 
-class LoopVerbs(ABC):
-    """
-    Each process of a training may call each verb; only the main one pushes, and no process waits for another.
+class HubSync(HubVerbs):
+    """Pushes what a training loop writes, in the background. No process waits for another.
 
     Args:
-        settings: What is pushed where.
+        settings: What is pushed where; or, instead, its fields as keywords: `HubSync(output_dir="run")`.
+
+    Attributes:
+        engine: What queues the pushes and follows them.
+
+    Raises:
+        SettingsError: for a value that cannot work.
+
+    Not for use from several threads at once.
     """
 
-    hub_model_id: str
-    target: Target
-    seconds_in_training: float
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self._facts = CardFacts(settings.template)
-        self._state = _State()
+    def __init__(self, settings: Settings | None = None, **keywords: Any) -> None:
+        if settings is not None and keywords:
+            raise SettingsError(
+                f"settings are given, so {', '.join(keywords)} cannot be: put them into the settings."
+            )
+        self.settings = settings or resolve(overrides=keywords)
+        self._facts = CardFacts(read_template(self.settings.card_template))
+        self._state = _LoopState()
         self._seen: dict[str, Any] = {}
-
-    @abstractmethod
-    def connect(self, token: str | None = None) -> None: ...
-
-    @abstractmethod
-    def target_of(self, step: int) -> Target: ...
-
-    @abstractmethod
-    def use_token(self, token: str) -> None: ...
-
-    @abstractmethod
-    def push(
-        self,
-        plan: Plan,
-        *,
-        card: Mapping[str, Any] | None = None,
-        readme: Path | None = None,
-        request: Request | None = None,
-    ) -> Future[CommitInfo]: ...
-
-    @abstractmethod
-    def finish(self, show: bool = False) -> Summary: ...
+        self.engine = Engine(self.settings)
 
     @property
-    @abstractmethod
-    def push_in_progress(self) -> PushInProgress: ...
+    def hub_model_id(self) -> str:
+        """The repository; with its owner as soon as the Hub has said it."""
+        return self.engine.hub_model_id
+
+    @property
+    def world_size(self) -> int | None:
+        """Number of processes that train, noted with each checkpoint; set it where it is known."""
+        return self.engine.world_size
+
+    @world_size.setter
+    def world_size(self, value: int | None) -> None:
+        self.engine.world_size = value
+
+    @property
+    def pushes(self) -> list[Future[CommitInfo]]:
+        """Every push, in order, as the commit to be."""
+        return self.engine.pushes
+
+    @property
+    def last_push(self) -> Future[CommitInfo] | None:
+        return self.engine.last_push
+
+    @property
+    def push_in_progress(self) -> PushInProgress:
+        """The pushes that are queued or under way; false when there are none."""
+        return self.engine.push_in_progress
 
     @property
     def _push_in_progress(self) -> PushInProgress | None:
@@ -102,6 +109,26 @@ class LoopVerbs(ABC):
         """Whether this is the process that pushes: the one that an `Accelerator` calls the main one."""
         state = accelerator_state()
         return os.environ.get("RANK", "0") == "0" if state is None else bool(state.is_main_process)
+
+    def summary(self) -> Summary:
+        """What has been pushed so far, and what has not."""
+        return self.engine.summary()
+
+    def wait(self, timeout: float | None = None, show: bool = False) -> bool:
+        """Waits for the pushes as long as there is progress; see `Engine.wait`."""
+        return self.engine.wait(timeout, show)
+
+    def finish(self, show: bool = False) -> Summary:
+        """Waits for the pushes, says what became of them, and lets go of those that did not arrive.
+
+        Raises:
+            PushNotSent: with `on_error="raise"`, when something has not arrived.
+        """
+        return self.engine.finish(show)
+
+    def close(self, grace: float | None = None) -> None:
+        """Ends the background process, if nobody else uses it; see `Engine.close`."""
+        self.engine.close(grace)
 
     def create_accelerator_and_postprocess(self, **options: Any) -> Accelerator:
         """Makes an `accelerate.Accelerator`. From then on its main process is the one that pushes, and the card
@@ -152,39 +179,11 @@ class LoopVerbs(ABC):
         self._state.epoch = values.get("epoch", self._state.epoch)
         self._state.log_history.append({**values, "step": step})
 
-    def init_hf_repo(self, token: str | None = None) -> None:
-        """Creates the repository, or connects to it, and finds out whether it can be written to.
-
-        Returns at once: the pusher does it, now or when there is a network, and what it finds is logged.
-
-        Args:
-            token: Write token, used from now on; default is `hub_token`, then huggingface_hub's own look-up.
-
-        Raises:
-            SettingsError: when the token is none.
-        """
-        check_token(token)
+    def _connect(self, token: str | None) -> None:
         if self.is_main_process:
-            self.connect(token)
+            self.engine.connect(token)
 
-    def create_model_card(
-        self,
-        language: Names = None,
-        license: Names = None,
-        tags: Names = None,
-        model_name: str | None = None,
-        finetuned_from: Names = None,
-        tasks: Names = None,
-        dataset_tags: Names = None,
-        dataset: Names = None,
-        dataset_args: Names = None,
-        dataset_language: Names = None,
-    ) -> ModelCard | None:
-        """Writes README.md into `output_dir` at once; see `HubSyncTrainerMixin.create_model_card`."""
-        said: tuple[Any, ...] = (language, license, tags, model_name, finetuned_from, tasks)
-        said += (dataset_tags, dataset, dataset_args, dataset_language)
-        options = dict(zip(CARD_PARAMETERS, said, strict=True))
-        check_card_options(options)
+    def _write_card(self, options: Mapping[str, Any]) -> ModelCard | None:
         if not self.is_main_process:
             return None
         self._learn_once()
@@ -192,44 +191,12 @@ class LoopVerbs(ABC):
         self.settings.output_dir.mkdir(parents=True, exist_ok=True)
         return self._facts.write(self.settings.output_dir, self._state)
 
-    def push_to_hub(
-        self,
-        commit_message: str | None = END_OF_TRAINING,
-        commit_description: str | None = None,
-        tags: Names = None,
-        private: bool | None = None,
-        token: str | None = None,
-        create_repo: bool = True,
-        revision: str | None = None,
-        delete_existing_repo: bool = False,
-        run_as_future: bool = False,
-        *,
-        blocking: bool = True,
-        **card: Any,
-    ) -> CommitInfo | Future[CommitInfo] | None:
-        """Pushes what is in `output_dir` with the card, in one commit; see `HubSyncTrainerMixin.push_to_hub`.
-
-        Folders `checkpoint-*` and names that start with `_` or `.` stay. It waits, unless `run_as_future` is set:
-        in the middle of a training, set it.
-        """
-        request = read_request(
-            self.target,
-            commit_message=commit_message,
-            commit_description=commit_description,
-            tags=tags,
-            private=private,
-            token=token,
-            create_repo=create_repo,
-            revision=revision,
-            delete_existing_repo=delete_existing_repo,
-            run_as_future=run_as_future,
-            blocking=blocking,
-            card=card,
-        )
+    def _push_output_dir(self, said: Mapping[str, Any]) -> CommitInfo | Future[CommitInfo] | None:
+        request = read_request(self.engine.target, said)
         if not self.is_main_process:
             return None
         if request.token is not None:
-            self.use_token(request.token)
+            self.engine.use_token(request.token)
         self._learn_once()
         self._facts.say(request.card)
         self._facts.add_tags(request.tags)
@@ -242,11 +209,6 @@ class LoopVerbs(ABC):
         self.finish()
         return future.result() if future.exception() is None else None
 
-    def push_from_checkpoint(self, checkpoint_folder: str | Path) -> Future[CommitInfo] | None:
-        """Pushes a checkpoint folder, such as `accelerator.save_state` writes; see
-        `HubSyncTrainerMixin.push_from_checkpoint`."""
-        return self._push_from_checkpoint(checkpoint_folder)
-
     def _push_from_checkpoint(self, checkpoint_folder: str | Path) -> Future[CommitInfo] | None:
         path_of(checkpoint_folder)
         if not self.is_main_process:
@@ -255,15 +217,7 @@ class LoopVerbs(ABC):
         step = step_of(checkpoint)
         self._learn_once()
         plan = plan_checkpoint(self.settings.hub_strategy, checkpoint, step, self._state.global_step)
-        return self._push(plan, weights_step=step, request=Request(self.target_of(plan.step)))
-
-    def finish_current_push(self) -> None:
-        """Waits for what is under way while there is progress, and says what has not arrived.
-
-        Raises:
-            PushNotSent: with `on_error="raise"`, when something has not arrived.
-        """
-        self._finish_current_push()
+        return self._push(plan, weights_step=step, request=Request(self.engine.target_of(plan.step)))
 
     def _finish_current_push(self) -> None:
         if self.push_in_progress:
@@ -276,8 +230,9 @@ class LoopVerbs(ABC):
         if not readme.is_file() and plan.parts:
             readme = plan.parts[0].source / "README.md"
         started = time.perf_counter()
-        future = self.push(plan, card=self._facts.at(self._state, weights_step), readme=readme, request=request)
-        self.seconds_in_training += time.perf_counter() - started
+        card = self._facts.at(self._state, weights_step)
+        future = self.engine.push(plan, card=card, readme=readme, request=request)
+        self.engine.seconds_in_training += time.perf_counter() - started
         return future
 
     def _learn_once(self) -> None:
@@ -285,4 +240,4 @@ class LoopVerbs(ABC):
             self._learn()
 
     def _learn(self) -> None:
-        self._facts.learn(None, self._state, self.hub_model_id, self.target.revision, self._seen)
+        self._facts.learn(None, self._state, self.hub_model_id, self.engine.target.revision, self._seen)

@@ -6,24 +6,27 @@
 from __future__ import annotations
 
 import logging
-import re
 from pathlib import Path
 from typing import Any
 
+from .checkpoints.files import (
+    DEEPSPEED,
+    OPTIMIZER,
+    RANDOM_STATE,
+    SCALER,
+    SCHEDULER,
+    kinds_of_state,
+    list_files,
+    state_kind,
+)
 from .hub.downloads import Downloads
 from .outbox.queue import Outbox
-from .resuming.search import Restored, Search
-from .resuming.team import team
+from .resuming.placing import Restored
+from .resuming.search import Search
 from .settings import resolve
-from .training.plan import list_files
+from .training.ranks import processes
 
 logger = logging.getLogger(__name__)
-
-_PARTS = {
-    "optimizer": re.compile(r".*optimizer|global_step\d+/"),
-    "scheduler": re.compile(r"scheduler\.pt|global_step\d+/"),
-    "gradient scaler": re.compile(r"scaler\.pt"),
-}
 
 
 def latest_checkpoint(args: Any, **overrides: Any) -> str | None:
@@ -48,7 +51,7 @@ def latest_checkpoint(args: Any, **overrides: Any) -> str | None:
         ResumeError: for a checkpoint on the Hub that is there and cannot be fetched: starting anew would lose it.
     """
     settings = resolve(args, overrides)
-    processes = team()
+    job = processes()
     search = Search(
         output_dir=Path(args.output_dir),
         outbox=Outbox(settings.outbox),
@@ -57,20 +60,20 @@ def latest_checkpoint(args: Any, **overrides: Any) -> str | None:
         world_size=args.world_size,
     )
     try:
-        found = search.run(processes)
+        found = search.run(job)
     finally:
-        if processes.is_local_main:
+        if job.is_local_main:
             for why in search.passed_over:
                 logger.warning("Not continued from: %s.", why)
     if found is None:
-        if processes.is_main:
+        if job.is_main:
             missing = search.downloads.missing if search.downloads else None
             why = f" ({missing})" if missing else ""
             logger.warning(
                 "No checkpoint of %s was found%s; training starts at step 0.", settings.hub_model_id, why
             )
         return None
-    if processes.is_main:
+    if job.is_main:
         logger.warning("%s", describe(found, args.world_size))
     return str(found.folder)
 
@@ -82,12 +85,13 @@ def describe(found: Restored, world_size: int) -> str:
         world_size: Number of processes that continue.
     """
     files = list_files(found.folder)
-    parts = ["weights", *(name for name, pattern in _PARTS.items() if any(map(pattern.match, files)))]
-    states = [file for file in files if re.fullmatch(r"rng_state(_\d+)?\.pth", file)]
+    kinds = kinds_of_state(files)
+    parts = ["weights", *(kind for kind in (OPTIMIZER, SCHEDULER, SCALER) if kind in kinds)]
+    states = [file for file in files if state_kind(file) == RANDOM_STATE]
     before = found.manifest.origin.world_size if found.manifest else None
     before = before or len(states)
     text = f"Continuing from {found.folder}, which comes from {found.source}. Restored: {', '.join(parts)}"
-    if "optimizer" not in parts:
+    if OPTIMIZER not in kinds:
         return f"{text}. It was saved with save_only_model: optimizer, schedule and random states begin anew."
     by = f"{before} process{'es' if before > 1 else ''}"
     if before == world_size:
@@ -97,6 +101,6 @@ def describe(found: Restored, world_size: int) -> str:
         "them, and a step covers another number of examples. So it goes on correctly, but not bit for bit as it "
         "would have without the interruption."
     )
-    if any(file.startswith("global_step") for file in files):
+    if DEEPSPEED in kinds:
         text += " DeepSpeed refuses its optimizer with another number of processes, unless it is a universal one."
     return text

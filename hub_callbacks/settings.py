@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from .checkpoints.retention import Retention
 from .errors import SettingsError
 
 STRATEGIES = ("end", "every_save", "checkpoint", "all_checkpoints")
@@ -138,8 +137,6 @@ class Settings:
             _require(
                 not self.hub_squash, "hub_squash drops the commits that hub_tag is to name. Set one of the two."
             )
-        if self.card_template is not None:
-            _check_template(self.card_template)
 
     @property
     def outbox(self) -> Path:
@@ -153,23 +150,10 @@ class Settings:
         """Git tags on the commit of the save of a step."""
         return () if self.hub_tag is None else (self.hub_tag.replace("{step}", str(step)),)
 
-    def retention(self, best: int | None) -> Retention:
-        """What becomes of older checkpoints on the Hub.
-
-        Args:
-            best: Step of the best checkpoint so far.
-        """
-        return Retention(self.hub_keep_last, self.hub_keep_every, best, self.hub_squash)
-
     @property
     def pushes_checkpoints(self) -> bool:
         """Whether what is needed to continue training is pushed, too."""
         return self.hub_strategy in ("checkpoint", "all_checkpoints")
-
-    @property
-    def template(self) -> str | None:
-        """The text of `card_template`."""
-        return None if self.card_template is None else self.card_template.read_text(encoding="utf-8")
 
 
 def resolve(args: Any = None, overrides: Mapping[str, Any] | None = None) -> Settings:
@@ -224,24 +208,6 @@ def _check_repo_id(repo_id: str) -> None:
         validate_repo_id(repo_id)
     except HFValidationError as error:
         raise SettingsError(f"hub_model_id cannot be {repo_id!r}: {error}") from None
-
-
-def _check_template(path: Path) -> None:
-    from jinja2 import TemplateSyntaxError
-
-    from .card import try_template
-
-    try:
-        try_template(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeError) as error:
-        raise SettingsError(f"card_template cannot be read: {error}") from None
-    except TemplateSyntaxError as error:
-        raise SettingsError(f"card_template {path} is no Jinja template: line {error.lineno}: {error}") from None
-    except Exception as error:
-        raise SettingsError(
-            f"card_template {path} makes no card of typical facts: {type(error).__name__}: {error}. The package's "
-            "own, hub_callbacks/card/template.md.jinja, shows what can be used."
-        ) from None
 
 
 def check_ref(setting: str, name: Any, kind: str = "branch") -> None:

@@ -42,13 +42,19 @@ def hub_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalHub]:
 
 
 @pytest.fixture
-def hub(hub_server: LocalHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[LocalHub]:
+def shared_hub(hub_server: LocalHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[LocalHub]:
     """The embedded Hub, which `HF_ENDPOINT` points to, with its write token in `HF_TOKEN`, free of faults."""
     monkeypatch.setenv("HF_TOKEN", hub_server.token)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf-home"))
     yield hub_server
     hub_server.clear_faults()
     hub_server.throttle(None)
+
+
+@pytest.fixture
+def hub(shared_hub: LocalHub) -> LocalHub:
+    """The Hub of a test; where one has to be stopped, a room has its own."""
+    return shared_hub
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .build import build_model_card
+    from .build import model_card
     from .edits import combine_edits
     from .facts import CardOptions, gather_progress, gather_setup
     from .merge import merge_card
@@ -22,7 +22,7 @@ _WHERE = {
     "CardOptions": ".facts",
     "Metadata": ".metadata",
     "RenderedCard": ".render",
-    "build_model_card": ".build",
+    "model_card": ".build",
     "clean_metadata": ".metadata",
     "combine_edits": ".edits",
     "drop_refused_keys": ".metadata",
@@ -37,13 +37,13 @@ __all__ = [
     "CardOptions",
     "Metadata",
     "RenderedCard",
-    "build_model_card",
     "clean_metadata",
     "combine_edits",
     "drop_refused_keys",
     "gather_progress",
     "gather_setup",
     "merge_card",
+    "model_card",
     "render_card",
     "try_template",
 ]

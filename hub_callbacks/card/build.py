@@ -1,35 +1,14 @@
-"""The whole way from facts to a `ModelCard`, for who asks for a card now."""
+"""A card's text as huggingface_hub's `ModelCard`, for who asks for a card now."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from huggingface_hub import ModelCard
 
-from .facts import CardOptions
-from .merge import merge_card
 from .metadata import drop_refused_keys
-from .render import render_card
 
 
-def build_model_card(
-    setup: dict[str, Any],
-    progress: dict[str, Any],
-    options: CardOptions | None = None,
-    existing: str | None = None,
-    *,
-    template: str | None = None,
-) -> ModelCard:
-    """Renders a card, merges it with the README that is there and returns it as a `ModelCard`.
-
-    Args:
-        setup: Of `gather_setup`.
-        progress: Of `gather_progress`.
-        options: What the user says about the model.
-        existing: The README that is there.
-        template: As for `render_card`.
-    """
-    text = merge_card(render_card(setup, progress, options, template=template).text, existing)
+def model_card(text: str) -> ModelCard:
+    """The card of a README.md, whatever a person has written into it."""
     try:
         return ModelCard(text)
     except ValueError:

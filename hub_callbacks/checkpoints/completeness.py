@@ -1,4 +1,4 @@
-"""Whether a checkpoint folder is complete: to be pushed, and to be continued from.
+"""Whether a checkpoint folder is complete: to be pushed, and to be continued from. `problem_of` is what all ask.
 
 The Trainer calls `on_save` when this process has written its files. Other processes may still write theirs: each
 saves its own random state, and nothing makes the main process wait for that. Here it does not wait either; the
@@ -9,28 +9,178 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import time
 import zipfile
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import SettingsError
-from ..training.plan import INCOMPLETE_MARKER, checkpoint_step, is_weights, list_files
+from .files import (
+    INCOMPLETE_MARKER,
+    OPTIMIZER,
+    RANDOM_STATE,
+    TRAINER_STATE,
+    checkpoint_step,
+    is_shard_of_a_process,
+    is_torch_file,
+    is_weights,
+    kinds_of_state,
+    list_files,
+    rank_of,
+)
 
 WAIT_FOR_RANKS = 10.0
 """Seconds that the end of training gives to other processes to write their last files."""
 
 
-TRAINER_STATE = "trainer_state.json"
+@dataclass(frozen=True)
+class _Checkpoint:
+    """
+    Args:
+        files: Relative paths, with `/`.
+        ranks: The processes whose random states have to be among them.
+        folder: Where they are; `None` where only their names are known.
+    """
 
-# transformers/trainer.py, accelerate/utils/constants.py: *_NAME constants
-_WEIGHTS = re.compile(r".*\.safetensors|(.*/)?(pytorch_model|adapter_model\.bin)|global_step\d+/")
-_OPTIMIZER = re.compile(r".*optimizer|global_step\d+/")
-_RANDOM_STATE = re.compile(r"rng_state(_(?P<rank>\d+))?\.pth")
-_SHARD = re.compile(r".*\.distcp|global_step\d+/")
-_TORCH_FILE = re.compile(r".*\.pth?$|(pytorch_model|adapter_model|training_args|optimizer|scheduler).*\.bin$")
+    files: Collection[str]
+    ranks: Collection[int]
+    folder: Path | None
+
+
+def _is_marked(checkpoint: _Checkpoint) -> str | None:
+    if INCOMPLETE_MARKER not in checkpoint.files:
+        return None
+    return f"the Trainer had not finished writing it ({INCOMPLETE_MARKER})"
+
+
+def _lacks_ranks(checkpoint: _Checkpoint) -> str | None:
+    names = [f"rng_state_{rank}.pth" for rank in checkpoint.ranks]
+    missing = {name for name in names if name not in checkpoint.files}
+    if checkpoint.folder is not None:
+        # The end of a zip archive is written last.
+        missing |= {name for name in names if not zipfile.is_zipfile(checkpoint.folder / name)}
+    return f"{', '.join(sorted(missing))} of {len(names)} processes are missing" if missing else None
+
+
+def _lacks_trainer_state(checkpoint: _Checkpoint) -> str | None:
+    return None if TRAINER_STATE in checkpoint.files else f"{TRAINER_STATE} is missing, which is written last"
+
+
+def _lacks_weights(checkpoint: _Checkpoint) -> str | None:
+    return None if any(map(is_weights, checkpoint.files)) else "there are no weights in it"
+
+
+def _lacks_states(checkpoint: _Checkpoint) -> str | None:
+    """One of `save_only_model` lacks nothing: it has neither an optimizer nor random states."""
+    kinds = kinds_of_state(checkpoint.files)
+    if (OPTIMIZER in kinds) == (RANDOM_STATE in kinds):
+        return None
+    return (
+        "its optimizer is missing" if RANDOM_STATE in kinds else "the random states of its processes are missing"
+    )
+
+
+def _is_cut_off(checkpoint: _Checkpoint) -> str | None:
+    """What was written can still be cut off by a full disk or a loss of power, and rotation can be killed between
+    two files. Headers and ends of files are read, not all of them."""
+    folder = checkpoint.folder
+    if folder is None:
+        return None
+    step = checkpoint_step(folder.name)
+    try:
+        at = json.loads((folder / TRAINER_STATE).read_text(encoding="utf-8"))["global_step"]
+        if step is not None and at != step:
+            return f"{TRAINER_STATE} is that of step {at}"
+        for file in checkpoint.files:
+            if not _is_whole(folder / file, file):
+                return f"{file} is cut off"
+            if file.endswith(".index.json"):
+                shards = set(json.loads((folder / file).read_text(encoding="utf-8"))["weight_map"].values())
+                if absent := shards - set(checkpoint.files):
+                    return f"{', '.join(sorted(absent))} is missing"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"it cannot be read ({type(error).__name__}: {error})"
+    return None
+
+
+def _is_whole(path: Path, file: str) -> bool:
+    """Whether a file of a format whose end is known has it."""
+    if path.suffix == ".safetensors":
+        # The header's length, the header, the data: huggingface.co/docs/safetensors
+        with path.open("rb") as opened:
+            length = int.from_bytes(opened.read(8), "little")
+            if length > path.stat().st_size:
+                return False
+            header = json.loads(opened.read(length))
+        ends = (tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__")
+        return path.stat().st_size == 8 + length + max(ends, default=0)
+    return not is_torch_file(file) or zipfile.is_zipfile(path)
+
+
+MARKED = "marked"
+TRAINER_STATE_MISSING = "trainer state"
+WEIGHTS_MISSING = "weights"
+STATES_MISSING = "states"
+RANKS_MISSING = "ranks"
+CUT_OFF = "cut off"
+
+_CHECKS: dict[str, Callable[[_Checkpoint], str | None]] = {
+    MARKED: _is_marked,
+    TRAINER_STATE_MISSING: _lacks_trainer_state,
+    WEIGHTS_MISSING: _lacks_weights,
+    STATES_MISSING: _lacks_states,
+    RANKS_MISSING: _lacks_ranks,
+    CUT_OFF: _is_cut_off,
+}
+"""What can be wrong with a checkpoint → says whether it is. What reads files comes last."""
+
+TO_CONTINUE = tuple(_CHECKS)
+"""What has to be right for a training to continue from it."""
+TO_PUSH = (MARKED, RANKS_MISSING)
+"""What tells that its processes still write to it. What else it lacks is its Trainer's business."""
+TO_BE_ONE = (MARKED, WEIGHTS_MISSING)
+"""What has to be right for a folder that a person names to be taken for a checkpoint."""
+
+
+def problem_of(
+    checkpoint: Path | Collection[str],
+    world_size: int | None = None,
+    *,
+    ranks: Collection[int] | None = None,
+    needs: Iterable[str] = TO_CONTINUE,
+) -> str | None:
+    """Why a checkpoint is not complete, in words; `None` when it is.
+
+    Args:
+        checkpoint: A folder on this disk; or, where that is all there is, the names of its files.
+        world_size: Number of processes that wrote it; `None` where that is not known.
+        ranks: The processes whose random states have to be in it; `None` takes those of `world_size`, where its
+            files tell that several wrote it.
+        needs: What it has to be complete for: `TO_CONTINUE`, `TO_PUSH` or `TO_BE_ONE`.
+    """
+    folder = checkpoint if isinstance(checkpoint, Path) else None
+    if folder is not None and not folder.is_dir():
+        return "it is not there"
+    files = list_files(checkpoint) if isinstance(checkpoint, Path) else checkpoint
+    if ranks is None:
+        several = "rng_state.pth" not in files and any(rank_of(file) is not None for file in files)
+        ranks = range(world_size) if several and world_size is not None else ()
+    asked = _Checkpoint(files, ranks, folder)
+    return next((why for need in needs if (why := _CHECKS[need](asked)) is not None), None)
+
+
+def ranks_that_write(args: Any, ranks: Iterable[int] | None = None) -> Collection[int]:
+    """The processes whose random states the Trainer saves.
+
+    Args:
+        args: The `TrainingArguments`.
+        ranks: Those that write to this folder; `None` for all.
+    """
+    if args.world_size == 1 or args.save_only_model:
+        return ()
+    return range(args.world_size) if ranks is None else tuple(ranks)
 
 
 def is_marked_incomplete(checkpoint: Path) -> bool:
@@ -38,32 +188,34 @@ def is_marked_incomplete(checkpoint: Path) -> bool:
     return (checkpoint / INCOMPLETE_MARKER).exists()
 
 
-def is_complete(checkpoint: Path, args: Any, ranks: Iterable[int] | None = None) -> bool:
-    """Whether no marker stands in it, and the random state of each process does.
-
-    Args:
-        args: The `TrainingArguments`.
-        ranks: The processes that write to this folder; `None` for all.
-    """
-    if is_marked_incomplete(checkpoint):
-        return False
-    if args.world_size == 1 or args.save_only_model:
-        return True
-    ranks = range(args.world_size) if ranks is None else ranks
-    states = [checkpoint / f"rng_state_{rank}.pth" for rank in ranks]
-    return all(zipfile.is_zipfile(state) for state in states)  # its end is written last
-
-
-def wait_for_ranks(checkpoint: Path, args: Any, ranks: Iterable[int] | None = None) -> None:
+def wait_for_ranks(checkpoint: Path, ranks: Collection[int]) -> None:
     """Gives the other processes a moment to finish their files; they wait for nothing meanwhile."""
     until = time.monotonic() + WAIT_FOR_RANKS
     while not is_marked_incomplete(checkpoint) and time.monotonic() < until:
-        if is_complete(checkpoint, args, ranks):
+        if problem_of(checkpoint, ranks=ranks, needs=TO_PUSH) is None:
             return
         time.sleep(0.02)
 
 
-def stamps(files: Iterable[Path]) -> dict[Path, tuple[int, int, int]]:
+def processes_that_wrote(checkpoints: Iterable[Path]) -> int | None:
+    """How many processes saved the checkpoints of a folder, by the random states in all of them.
+
+    One that was cut off has too few of them, so one alone does not tell. Of shards, others may be on other
+    machines; so it is not known then. Neither is it where there is but one state of several.
+    """
+    ranks: set[int] = set()
+    for folder in checkpoints:
+        files = list_files(folder)
+        if any(map(is_shard_of_a_process, files)):
+            return None
+        ranks |= {rank for file in files if (rank := rank_of(file)) is not None}
+    return max(ranks) + 1 if ranks - {0} else None
+
+
+Stamp = tuple[int, int, int]
+
+
+def stamps(files: Iterable[Path]) -> dict[Path, Stamp]:
     """File → what changes when it is written anew. No clock is asked: that of a file server may be another."""
     found = {}
     for file in files:
@@ -73,9 +225,7 @@ def stamps(files: Iterable[Path]) -> dict[Path, tuple[int, int, int]]:
     return found
 
 
-def unannounced(
-    written: Iterable[Path], saved: Collection[int], before: Mapping[Path, tuple[int, int, int]]
-) -> list[int]:
+def unannounced(written: Iterable[Path], saved: Collection[int], before: Mapping[Path, Stamp]) -> list[int]:
     """Steps of checkpoints of a training that no save was announced for.
 
     The Trainer writes one on SIGTERM (`enable_jit_checkpoint`), in the middle of a step.
@@ -91,98 +241,6 @@ def unannounced(
         if step is not None and step not in saved and before.get(file) != stamp:
             found.append(step)
     return sorted(found)
-
-
-def gaps(files: Collection[str], world_size: int | None) -> str | None:
-    """What a checkpoint lacks to continue a training from, by the names of its files; `None` when nothing.
-
-    A checkpoint of `save_only_model` lacks nothing: it has neither an optimizer nor random states.
-
-    Args:
-        files: Relative paths, with `/`.
-        world_size: Number of processes that wrote it; `None` where it is not known.
-    """
-    if INCOMPLETE_MARKER in files:
-        return f"the Trainer had not finished writing it ({INCOMPLETE_MARKER})"
-    if TRAINER_STATE not in files:
-        return f"{TRAINER_STATE} is missing, which is written last"
-    if not any(_WEIGHTS.match(file) for file in files):
-        return "there are no weights in it"
-    has_optimizer = any(_OPTIMIZER.match(file) for file in files)
-    states = [file for file in files if _RANDOM_STATE.fullmatch(file)]
-    if has_optimizer != bool(states):
-        return "its optimizer is missing" if states else "the random states of its processes are missing"
-    if states and "rng_state.pth" not in states and world_size is not None:
-        missing = {f"rng_state_{rank}.pth" for rank in range(world_size)} - set(states)
-        if missing:
-            return f"{', '.join(sorted(missing))} of {world_size} processes are missing"
-    return None
-
-
-def processes_that_wrote(checkpoints: Iterable[Path]) -> int | None:
-    """How many processes saved the checkpoints of a folder, by the random states in all of them.
-
-    One that was cut off has too few of them, so one alone does not tell. Of shards, others may be on other
-    machines; so it is not known then. Neither is it where there is but one state of several.
-    """
-    ranks = set()
-    for folder in checkpoints:
-        if any(_SHARD.match(file) for file in list_files(folder)):
-            return None
-        states = (_RANDOM_STATE.fullmatch(file.name) for file in folder.glob("rng_state_*.pth"))
-        ranks |= {int(state["rank"]) for state in states if state}
-    return max(ranks) + 1 if ranks - {0} else None
-
-
-def problem_of(checkpoint: Path, world_size: int | None = None) -> str | None:
-    """Why a checkpoint folder on this disk cannot be continued from; `None` when it can.
-
-    The Trainer writes `trainer_state.json` last; what it wrote before can still be cut off by a full disk or a
-    loss of power, and rotation can be killed between two files. Headers and ends of files are read, not all of
-    them.
-
-    Args:
-        world_size: Number of processes whose files are expected where it was more than one that wrote it.
-    """
-    if not checkpoint.is_dir():
-        return "it is not there"
-    files = list_files(checkpoint)
-    missing = gaps(files, world_size)
-    if missing is not None:
-        return missing
-    step = checkpoint.name.rpartition("-")[2]
-    try:
-        state = json.loads((checkpoint / TRAINER_STATE).read_text(encoding="utf-8"))
-        if step.isdigit() and state["global_step"] != int(step):
-            return f"{TRAINER_STATE} is that of step {state['global_step']}"
-        for file in files:
-            if not _is_whole(checkpoint / file):
-                return f"{file} is cut off"
-            if file.endswith(".index.json"):
-                shards = set(json.loads((checkpoint / file).read_text(encoding="utf-8"))["weight_map"].values())
-                absent = shards - set(files)
-                if absent:
-                    return f"{', '.join(sorted(absent))} is missing"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return f"it cannot be read ({type(error).__name__}: {error})"
-    return None
-
-
-def _is_whole(file: Path) -> bool:
-    """Whether a file of a format whose end is known has it."""
-    if file.suffix == ".safetensors":
-        with file.open(
-            "rb"
-        ) as opened:  # the header's length, the header, the data: huggingface.co/docs/safetensors
-            length = int.from_bytes(opened.read(8), "little")
-            if length > file.stat().st_size:
-                return False
-            header = json.loads(opened.read(length))
-        ends = (tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__")
-        return file.stat().st_size == 8 + length + max(ends, default=0)
-    if _TORCH_FILE.match(file.name):
-        return zipfile.is_zipfile(file)  # its end is written last
-    return True
 
 
 def path_of(checkpoint_folder: Any) -> Path:
@@ -217,20 +275,15 @@ def find_checkpoint(folder: Any, output_dir: Path) -> Path:
         raise SettingsError(
             f"{folder} is not a checkpoint but holds the whole run. `push_to_hub()` pushes it. Nothing was pushed."
         )
-    if is_marked_incomplete(found):
-        raise SettingsError(
-            f"{folder} is not a complete checkpoint: {INCOMPLETE_MARKER} stands in it, so it is being written, or "
-            "its writer was killed. Nothing was pushed."
-        )
-    if not any(is_weights(file) for file in list_files(found)):
-        raise SettingsError(f"{folder} is not a checkpoint: there are no weights in it. Nothing was pushed.")
+    if (why := problem_of(found, needs=TO_BE_ONE)) is not None:
+        raise SettingsError(f"{folder} is not a complete checkpoint: {why}. Nothing was pushed.")
     return found
 
 
 def step_of(checkpoint: Path) -> int | None:
     """The optimizer step that a checkpoint was saved at: from its state, else from its name."""
     try:
-        step = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["global_step"]
+        step = json.loads((checkpoint / TRAINER_STATE).read_text(encoding="utf-8"))["global_step"]
         return int(step)
     except (OSError, ValueError, TypeError, KeyError):
         number = checkpoint.name.rpartition("-")[2]

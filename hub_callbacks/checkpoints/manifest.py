@@ -54,13 +54,13 @@ class CheckpointManifest:
     """
     Args:
         step: Optimizer step of the checkpoint.
-        run: Identifier of the run that made it.
+        run_id: Identifier of the run that made it.
         origin: What the training process knew.
         files: Path relative to the folder, with `/` → what the file has to be.
     """
 
     step: int
-    run: str
+    run_id: str
     origin: Origin
     files: dict[str, FileFacts]
 
@@ -73,7 +73,7 @@ class CheckpointManifest:
         values = {
             "format": FORMAT,
             "step": self.step,
-            "run": self.run,
+            "run": self.run_id,
             **asdict(self.origin),
             "files": {path: asdict(facts) for path, facts in sorted(self.files.items())},
         }
@@ -102,7 +102,7 @@ def load(text: str | bytes) -> CheckpointManifest:
 
 
 def manifest_below(
-    prefix: str, files: Mapping[str, FileFacts], step: int, run: str, origin: Origin
+    prefix: str, files: Mapping[str, FileFacts], step: int, run_id: str, origin: Origin
 ) -> CheckpointManifest:
     """The manifest of the folder `prefix`.
 
@@ -111,7 +111,7 @@ def manifest_below(
     """
     start = f"{prefix}/"
     below = {path.removeprefix(start): facts for path, facts in files.items() if path.startswith(start)}
-    return CheckpointManifest(step, run, origin, below)
+    return CheckpointManifest(step, run_id, origin, below)
 
 
 @functools.cache

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from ..outbox import ledger
-from ..outbox.push import Push
+from ..outbox.push import CreateRepository, LookForOtherRun, Push
 from ..outbox.queue import Outbox
 from ..outbox.signals import Signals
 from ..settings import OUTBOX_NAME
@@ -108,7 +108,7 @@ def table_of(outbox: Outbox) -> list[dict[str, Any]]:
 
 def _holds_something(push: Push) -> bool:
     """Whether something that was made is in it; else it creates the repository, as the next push does too."""
-    return bool(push.parts or push.has_card or push.tags or push.removes_branch)
+    return not isinstance(push.content, CreateRepository | LookForOtherRun)
 
 
 @app.command()
@@ -150,8 +150,8 @@ def drain(outbox: Outbox, patience: float, quiet: bool = False) -> None:
         OSError: when the outbox cannot be written to.
     """
     from ..hub.repository import Repository
+    from ..outbox.signals import Stalled
     from ..pushing.pusher import Pusher
-    from ..pushing.stall import Stalled
 
     try:
         Pusher(outbox, Repository(), _Foreground(outbox, patience, quiet)).run()
@@ -256,8 +256,8 @@ def resume(
     when there is none, or it cannot be fetched."""
     from ..errors import HubSyncError
     from ..hub.downloads import Downloads
+    from ..resuming.processes import OneProcess
     from ..resuming.search import Search
-    from ..resuming.team import Alone
     from ..settings import resolve
 
     if folder.exists() and not folder.is_dir():
@@ -271,7 +271,7 @@ def resume(
     downloads = Downloads(repo)
     search = Search(folder, Outbox(settings.outbox), downloads, revision)
     try:
-        found, trouble = search.run(Alone()), None
+        found, trouble = search.run(OneProcess()), None
     except HubSyncError as error:
         found, trouble = None, str(error)
     if found is None and trouble is None:

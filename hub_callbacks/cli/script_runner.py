@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
+from ..callback import HubSyncCallback
 from ..training import takeover
 
 _kept: list[dict[str, Any]] = []
@@ -30,7 +31,7 @@ def run_script(target: str, arguments: Sequence[str], is_module: bool = False) -
     """
     if not is_module and not os.path.exists(target):
         sys.exit(f"hub-callbacks run: there is no file {target!r}. Nothing was run.")
-    takeover.add_to_every_trainer()
+    takeover.add_to_every_trainer(HubSyncCallback)
     sys.argv = ["-m" if is_module else target, *arguments]
     if not getattr(sys.flags, "safe_path", False):  # since Python 3.11
         sys.path[0] = os.getcwd() if is_module else os.path.dirname(os.path.abspath(target))

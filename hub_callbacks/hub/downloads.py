@@ -1,7 +1,6 @@
 """Reading checkpoints from the Hub: which there are, their manifests, and fetching one.
 
-Beside `repository`, this is the only module that talks to huggingface_hub. It runs in the training process too,
-before training, and leaves its HTTP client as it is.
+It runs in the training process too, before training, and leaves its HTTP client as it is.
 """
 
 from __future__ import annotations
@@ -16,20 +15,20 @@ from typing import TypeVar
 
 import tenacity
 from huggingface_hub import HfApi, ModelInfo, get_token, hf_hub_download
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 from huggingface_hub.utils import tqdm
 from tqdm.contrib.concurrent import thread_map
 
 from ..checkpoints import manifest as checkpoint_manifest
+from ..checkpoints.files import LAST_CHECKPOINT, checkpoint_step
 from ..checkpoints.manifest import CheckpointManifest, FileFacts
 from ..errors import ResumeError
-from ..pushing.retry_policy import judge
-from ..training.plan import LAST_CHECKPOINT, checkpoint_step
+from .errors import (
+    EntryNotFoundError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+    is_transient,
+)
 
 T = TypeVar("T")
 ANSWER_WITHIN = 30.0
@@ -267,14 +266,14 @@ def _sha256(file: Path) -> str:
 def _retrying(call: Callable[[], Path]) -> Path:
     """Another attempt where one can work; a missing file is an answer, and no network is none."""
     try:
-        return _attempts(lambda error: isinstance(error, LocalEntryNotFoundError) or judge(error).again)(call)
+        return _attempts(lambda error: isinstance(error, LocalEntryNotFoundError) or is_transient(error))(call)
     except LocalEntryNotFoundError as error:  # it is an EntryNotFoundError, too
         raise ConnectionError(str(error)) from error
 
 
 def _asking(call: Callable[[], T]) -> T:
     """Another attempt where the Hub has answered, and one can work. Without a network nobody waits for one."""
-    return _attempts(lambda error: getattr(error, "response", None) is not None and judge(error).again)(call)
+    return _attempts(lambda error: getattr(error, "response", None) is not None and is_transient(error))(call)
 
 
 def _attempts(is_worth_it: Callable[[Exception], bool]) -> tenacity.Retrying:

@@ -13,47 +13,26 @@ from huggingface_hub import (
     CommitOperationCopy,
     CommitOperationDelete,
     HfApi,
-    get_session,
     get_token,
     hf_hub_download,
-)
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    HfHubHTTPError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
 )
 from huggingface_hub.hf_api import RepoFile
 
 from ..checkpoints.manifest import FileFacts
 from ..outbox.push import Target
-
-CONNECT_TIMEOUT = 20.0  # seconds
+from .client import limit_requests
+from .errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    NotABranch,
+    NotThere,
+    NotYours,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 Uploaded = list[CommitOperationAdd | CommitOperationCopy]
 """Files that are ready to be committed."""
-
-
-class Refusal(Exception):
-    """A push asks for what cannot be; each message says what to do."""
-
-    all_pushes = False
-    """Whether the other pushes to that place ask for it, too."""
-
-
-class NotABranch(Refusal):
-    """A revision names something that cannot be pushed to."""
-
-    all_pushes = True
-
-
-class NotThere(Refusal):
-    """A repository is missing that is not to be created."""
-
-
-class NotYours(Refusal):
-    """A repository that was to be deleted does not belong to the token's user."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +86,7 @@ class Repository:
         self._given_token = given_token
         self._ensured: dict[tuple[Target, str | None], str] = {}
         self._api = HfApi(library_name="hub_callbacks")
-        _limit_requests(request_timeout)
+        limit_requests(request_timeout)
 
     @property
     def hub(self) -> str:
@@ -436,44 +415,4 @@ def wrong_visibility(target: Target, repo_id: str, private: bool | None) -> list
     ]
 
 
-def _limit_requests(seconds: float) -> None:
-    """Sets a time-out for the client's requests: on its own it waits for an answer for ever.
-
-    For the whole process, and for good: the client makes itself a new session after a refused connection.
-    """
-    session = get_session()
-    if hasattr(session, "event_hooks"):  # an httpx client: huggingface_hub 1 and newer
-        from huggingface_hub import set_client_factory
-
-        make, hooks = type(session), session.event_hooks
-        timeout = type(session.timeout)(seconds, connect=min(CONNECT_TIMEOUT, seconds))
-        set_client_factory(lambda: make(event_hooks=hooks, follow_redirects=True, timeout=timeout))
-        return
-    import requests
-    from huggingface_hub import configure_http_backend, constants
-
-    class Session(requests.Session):
-        def request(self, *args, **kwargs):  # type: ignore[no-untyped-def]
-            if constants.HF_HUB_OFFLINE:  # the client's own session sees to that, too
-                raise OfflineModeIsEnabled("HF_HUB_OFFLINE is set")
-            kwargs["timeout"] = kwargs.get("timeout") or (min(CONNECT_TIMEOUT, seconds), seconds)
-            return super().request(*args, **kwargs)
-
-    configure_http_backend(Session)
-
-
-__all__ = [
-    "CommitInfo",
-    "EntryNotFoundError",
-    "HfHubHTTPError",
-    "NotABranch",
-    "NotThere",
-    "NotYours",
-    "OfflineModeIsEnabled",
-    "Refusal",
-    "Remote",
-    "Repository",
-    "Uploaded",
-    "facts_of",
-    "wrong_visibility",
-]
+__all__ = ["CommitInfo", "Found", "Remote", "Repository", "Uploaded", "facts_of", "wrong_visibility"]

@@ -19,6 +19,7 @@ RUNNING = "running"
 DONE = "done"
 SUPERSEDED = "superseded"
 WAITING = "waiting"  # failed for now, is tried again
+WAITING_FOR_NODES = "waiting-for-nodes"  # what other nodes of the job send with it is not there yet
 REFUSED = "refused"  # will not work until somebody does something
 LOST = "lost"  # could not be put into the outbox, or its files were changed before they could be read
 DROPPED = "dropped"  # taken out by a person

@@ -1,4 +1,4 @@
-"""A push as it stands on disk: what its `manifest.json` says."""
+"""A push as it stands on disk: its kind, what that kind needs, and its file `manifest.json`."""
 
 from __future__ import annotations
 
@@ -10,17 +10,27 @@ from typing import Any, TypeVar
 
 from ..checkpoints.manifest import Origin
 from ..checkpoints.retention import Retention
-from ..training.plan import CARD, Meeting
 from .snapshot import Frozen
 
 _T = TypeVar("_T")
 
-FORMAT = 1
+FORMAT = 2
+FLAGS_FORMAT = 1
+"""What version 0.1.0 wrote: flags in place of kinds. It is still read."""
 MANIFEST = "manifest.json"
 CARD_FACTS = "card.json"
 """What the card is rendered from."""
 LOCAL_CARD = "readme"
 """Where in it the README.md of `output_dir`, or of the checkpoint, is as it was when the push was made."""
+
+MODEL = "model"
+CARD = "card"
+OUTPUTS = "outputs"
+NODE_FILES = "node-files"
+NODE_BRANCH = "hub-callbacks-parts"
+"""Folder that the files of several nodes meet in, and how the branch begins that it is on."""
+REPOSITORY = ""
+"""The slot of what makes sure of the repository, and writes nothing to it."""
 
 
 @dataclass(frozen=True)
@@ -48,75 +58,174 @@ class Target:
 
 
 @dataclass(frozen=True)
-class PushPart:
-    """A `plan.Part` with its files frozen.
+class OtherNodes:
+    """Where files of a folder are that exist on other nodes only; they come with the same commit.
 
     Args:
+        branch: Branch of the same repository.
+        nodes: Numbers of the nodes that put files there.
+    """
+
+    branch: str
+    nodes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PushPart:
+    """What a newer push with the same slot takes over as a whole.
+
+    Args:
+        slot: `MODEL`, `OUTPUTS`, `NODE_FILES`, or the name of a checkpoint folder.
         files: Path in the repository → the frozen file.
+        prefix: Folder of the repository that they go to; empty for the root.
+        whole_folder: Whether files that stand under `prefix` and are not among `files` are deleted in the same
+            commit.
+        others: Where the folder's other files are, if some exist on other nodes only.
     """
 
     slot: str
     files: dict[str, Frozen]
     prefix: str = ""
     whole_folder: bool = False
-    meeting: Meeting | None = None
+    others: OtherNodes | None = None
+
+
+@dataclass(frozen=True)
+class CreateRepository:
+    """Makes sure of repository and branch, and finds out whether they can be written to."""
+
+
+@dataclass(frozen=True)
+class LookForOtherRun:
+    """The same, and says whether another run's model is there."""
+
+
+@dataclass(frozen=True)
+class RemoveBranch:
+    """Removes the branch that it goes to, once no push takes files from there."""
+
+
+@dataclass(frozen=True)
+class NodeFiles:
+    """Sends what exists on one node only to the branch where the main process finds it.
+
+    Args:
+        step: Optimizer step of the checkpoint.
+        node: Number of the node.
+        part: Its files.
+        urgent: Whether it goes ahead of what is queued.
+    """
+
+    step: int
+    node: int
+    part: PushPart
+    urgent: bool = False
+
+
+@dataclass(frozen=True)
+class Commit:
+    """Makes one commit: a save, the final model, a card, what a script pushes.
+
+    Args:
+        step: Optimizer step that the files belong to.
+        parts: The files; none where the card goes alone.
+        has_card: Whether the model card goes along.
+        description: Text of the commit below the title.
+        keep: Whether a newer push may not take over parts of it (`hub_always_push`).
+        urgent: Whether it goes ahead of what is queued: the machine may be gone soon.
+        origin: What the training process knows of the checkpoints in it.
+        retention: Which older checkpoints go when this one comes.
+        tags: Git tags that are set on the commit; moved there if they exist.
+        replaces: Whether the repository that is there is deleted first (`delete_existing_repo`).
+    """
+
+    step: int
+    parts: tuple[PushPart, ...] = ()
+    has_card: bool = False
+    description: str = ""
+    keep: bool = False
+    urgent: bool = False
+    origin: Origin = field(default_factory=Origin)
+    retention: Retention = field(default_factory=Retention)
+    tags: tuple[str, ...] = ()
+    replaces: bool = False
+
+    @property
+    def others(self) -> OtherNodes | None:
+        """Where the files of other nodes are, which come with this commit."""
+        return next((part.others for part in self.parts if part.others), None)
+
+
+Content = CreateRepository | LookForOtherRun | RemoveBranch | NodeFiles | Commit
+KINDS: dict[str, type[Content]] = {
+    "create": CreateRepository,
+    "look": LookForOtherRun,
+    "remove-branch": RemoveBranch,
+    "node-files": NodeFiles,
+    "commit": Commit,
+}
 
 
 @dataclass(frozen=True)
 class Push:
-    """One commit to be, complete on disk.
+    """One thing to be done on the Hub, complete on disk.
 
     Args:
         id: Its number in the outbox, which is the order of pushes, with leading zeros.
         folder: Where its files are.
-        run: Identifier of the run that made it.
+        run_id: Identifier of the run that made it.
         created: Seconds since the epoch.
-        step: Optimizer step that the files belong to.
-        message: Title of the commit.
-        description: Text of the commit below the title.
-        has_card: Whether the model card goes along.
-        keep: Whether a newer push may not take over parts of it (`hub_always_push`).
-        urgent: Whether it goes ahead of the others.
-        origin: What the training process knows of the checkpoints in it.
-        retention: Which older checkpoints go when this one comes.
-        asks_whose: Whether the pusher is to say if another run's model is there.
-        node: The node whose files these are, where they go to a meeting.
-        removes_branch: Whether the branch that it goes to is removed.
-        tags: Git tags that are set on its commit; moved there if they exist.
-        replaces: Whether the repository that is there is deleted first (`delete_existing_repo`).
+        target: Where it goes.
+        message: Title of the commit, or what it does in words.
+        content: Its kind, with what that kind needs.
         boot: The start of the machine that it was written after (`durable.boot`).
     """
 
     id: str
     folder: Path
-    run: str
+    run_id: str
     created: float
     target: Target
-    step: int
     message: str
-    description: str = ""
-    parts: tuple[PushPart, ...] = ()
-    has_card: bool = False
-    keep: bool = False
-    urgent: bool = False
-    origin: Origin = field(default_factory=Origin)
-    retention: Retention = field(default_factory=Retention)
-    asks_whose: bool = False
-    node: int | None = None
-    removes_branch: bool = False
-    tags: tuple[str, ...] = ()
-    replaces: bool = False
+    content: Content
     boot: str = ""
 
     @property
-    def meeting(self) -> Meeting | None:
-        """Where the files of other nodes are, which come with this commit."""
-        return next((part.meeting for part in self.parts if part.meeting), None)
+    def kind(self) -> str:
+        return next(name for name, kind in KINDS.items() if type(self.content) is kind)
+
+    @property
+    def parts(self) -> tuple[PushPart, ...]:
+        if isinstance(self.content, Commit):
+            return self.content.parts
+        return (self.content.part,) if isinstance(self.content, NodeFiles) else ()
 
     @property
     def slots(self) -> frozenset[str]:
+        """What it writes, in units that a newer push takes over."""
         slots = {part.slot for part in self.parts}
-        return frozenset(slots | {CARD} if self.has_card else slots)
+        if isinstance(self.content, Commit):
+            return frozenset(slots | {CARD} if self.content.has_card else slots)
+        return frozenset(slots or {REPOSITORY})
+
+    @property
+    def step(self) -> int | None:
+        """Optimizer step that its files belong to."""
+        return self.content.step if isinstance(self.content, Commit | NodeFiles) else None
+
+    @property
+    def keep(self) -> bool:
+        """Whether no newer push takes over parts of it. What a node sends, the main process waits for."""
+        return self.content.keep if isinstance(self.content, Commit) else isinstance(self.content, NodeFiles)
+
+    @property
+    def urgent(self) -> bool:
+        return isinstance(self.content, Commit | NodeFiles) and self.content.urgent
+
+    @property
+    def others(self) -> OtherNodes | None:
+        """Where files of other nodes are that it waits for."""
+        return self.content.others if isinstance(self.content, Commit) else None
 
     @property
     def size(self) -> int:
@@ -129,17 +238,18 @@ class Push:
 
     def without(self, slots: frozenset[str]) -> Push:
         """The same push without the parts that a newer one has taken over."""
-        return replace(
-            self,
-            parts=tuple(part for part in self.parts if part.slot not in slots),
-            has_card=self.has_card and CARD not in slots,
-        )
+        commit = self.content
+        if not slots or not isinstance(commit, Commit):
+            return self
+        left = tuple(part for part in commit.parts if part.slot not in slots)
+        return replace(self, content=replace(commit, parts=left, has_card=commit.has_card and CARD not in slots))
 
 
 def dump(push: Push) -> str:
+    """The text of `manifest.json`; number and folder of a push are where it lies."""
     values = asdict(push)
     del values["id"], values["folder"]
-    return json.dumps({"format": FORMAT, **values}, ensure_ascii=False)
+    return json.dumps({"format": FORMAT, "kind": push.kind, **values}, ensure_ascii=False)
 
 
 class OtherFormat(ValueError):
@@ -150,36 +260,28 @@ def load(folder: Path) -> Push:
     """Reads the push in `folder`; what a newer version has added to it is passed over.
 
     Raises:
-        OtherFormat: when it is of a format that this version does not know.
+        OtherFormat: when it is of a format or kind that this version does not know.
         ValueError: when it is none, with why.
         OSError: when it cannot be read.
     """
     values: Any = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     if not isinstance(values, dict):
         raise ValueError(f"{MANIFEST} is damaged")
-    if (number := values.get("format")) != FORMAT:
+    number = values.get("format")
+    if number not in (FORMAT, FLAGS_FORMAT):
         kind = OtherFormat if isinstance(number, int) else ValueError
         raise kind(f"{MANIFEST} is of format {number}, and this version reads format {FORMAT}")
     try:
-        parts = tuple(
-            _make(
-                PushPart,
-                part,
-                files={path: _make(Frozen, file) for path, file in part["files"].items()},
-                meeting=_meeting(part.get("meeting")),
-            )
-            for part in values["parts"]
-        )
+        values = _with_kind(values) if number == FLAGS_FORMAT else values
+        if values["kind"] not in KINDS:
+            raise OtherFormat(f"{MANIFEST} is of the kind {values['kind']!r}, which this version does not know")
         push = _make(
             Push,
             values,
             id=folder.name,
             folder=folder,
             target=_make(Target, values["target"]),
-            origin=_make(Origin, values.get("origin", {})),
-            retention=_make(Retention, values.get("retention") or {}),
-            parts=parts,
-            tags=tuple(values.get("tags", ())),
+            content=_content(KINDS[values["kind"]], values["content"]),
         )
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{MANIFEST} is damaged: {error!r}") from None
@@ -189,10 +291,45 @@ def load(folder: Path) -> Push:
     return push
 
 
+def _content(kind: type[Content], values: dict[str, Any]) -> Content:
+    if kind is Commit:
+        return _make(
+            Commit,
+            values,
+            parts=tuple(map(_part, values["parts"])),
+            origin=_make(Origin, values.get("origin", {})),
+            retention=_make(Retention, values.get("retention") or {}),
+            tags=tuple(values.get("tags", ())),
+        )
+    if kind is NodeFiles:
+        return _make(NodeFiles, values, part=_part(values["part"]))
+    return kind()  # type: ignore[call-arg]
+
+
+def _part(values: dict[str, Any]) -> PushPart:
+    others = values.get("others")
+    return _make(
+        PushPart,
+        values,
+        files={path: _make(Frozen, file) for path, file in values["files"].items()},
+        others=OtherNodes(others["branch"], tuple(others["nodes"])) if others else None,
+    )
+
+
+def _with_kind(flags: dict[str, Any]) -> dict[str, Any]:
+    """What version 0.1.0 wrote, as this version writes it."""
+    parts = [{**part, "others": part.get("meeting")} for part in flags["parts"]]
+    if flags.get("removes_branch"):
+        kind, content = "remove-branch", {}
+    elif flags.get("node") is not None:
+        kind, content = "node-files", {**flags, "part": parts[0]}
+    elif parts or flags.get("has_card"):
+        kind, content = "commit", {**flags, "parts": parts}
+    else:
+        kind, content = "look" if flags.get("asks_whose") else "create", {}
+    return {**flags, "run_id": flags["run"], "kind": kind, "content": content}
+
+
 def _make(kind: type[_T], values: dict[str, Any], **changes: Any) -> _T:
     known = {name.name for name in fields(kind)}  # type: ignore[arg-type]
     return kind(**{name: value for name, value in values.items() if name in known} | changes)
-
-
-def _meeting(values: Any) -> Meeting | None:
-    return Meeting(values["branch"], tuple(values["nodes"])) if values else None

@@ -1,4 +1,5 @@
-"""What a pusher is told from outside while it runs, and what it tells."""
+"""What a pusher is told from outside while it runs, and what it tells: what its process and the training process
+speak over the lines between them."""
 
 from __future__ import annotations
 
@@ -6,7 +7,16 @@ import threading
 import time
 from dataclasses import dataclass
 
-from ..pushing.stall import Stalled
+from ..errors import HubSyncError
+
+LOG = "pusher.log"
+"""Where in the outbox its process says what went wrong."""
+STALLED = 75
+"""Exit status after an attempt that was dead (EX_TEMPFAIL of sysexits.h); it is started again then."""
+
+
+class Stalled(HubSyncError):
+    """An attempt to push that moves nothing, and that only the end of the process can end."""
 
 
 @dataclass(frozen=True)

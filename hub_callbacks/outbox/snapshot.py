@@ -49,7 +49,7 @@ class Frozen:
     mtime_ns: int | None = None
     inode: int | None = None
 
-    def is_intact(self, push_folder: Path) -> bool:
+    def is_unchanged(self, push_folder: Path) -> bool:
         try:
             stat = (push_folder / self.stored).stat()
         except OSError:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import IO
 
 from ..outbox.queue import Outbox
-from ..outbox.signals import Orders, Signals
+from ..outbox.signals import LOG, STALLED, Orders, Signals
 from .redaction import hide
 
 logger = logging.getLogger(__name__)
@@ -34,9 +34,6 @@ ORPHAN_SECONDS = 3600.0
 """How long the pusher tries on after the training process is gone."""
 NICENESS = 10
 """Of a core that training wants too it gets a tenth; with 19 it would starve where all cores are busy."""
-STALLED = 75
-"""Exit status after an attempt that was dead (EX_TEMPFAIL of sysexits.h); the pusher is started again then."""
-LOG = "pusher.log"
 LOG_SIZE = 1_000_000
 """Bytes after which the log begins anew; the one before is kept."""
 

@@ -1,20 +1,12 @@
-"""What must never leave: tokens and keys.
-
-The Trainer writes `hub_token` in clear into `training_args.bin`. That file is written anew when it is
-snapshotted; every other small file is looked through by the pusher before the first byte goes out.
-"""
+"""What must never leave: tokens and keys. Every small file is looked through before the first byte goes out."""
 
 from __future__ import annotations
 
-import copy
 import fnmatch
-import io
 import re
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-TRAINING_ARGS = "training_args.bin"
 SCAN_BELOW = 5 * 1024 * 1024
 """Bytes up to which a file is looked through."""
 
@@ -68,21 +60,3 @@ def hide(text: str, tokens: Iterable[str | None]) -> str:
         if token:
             text = text.replace(token, "[token]")
     return re.sub(r"\bhf_[A-Za-z0-9]{30,}\b", "[token]", text)
-
-
-def has_token(args: Any) -> bool:
-    """Whether `TrainingArguments` hold a token in any `*_token` field."""
-    return any(value for name, value in vars(args).items() if name.endswith("_token"))
-
-
-def training_args_without_tokens(args: Any) -> bytes:
-    """`training_args.bin` as the Trainer writes it, with every `*_token` set to `None`."""
-    import torch
-
-    clean = copy.copy(args)
-    for name in vars(args):
-        if name.endswith("_token"):
-            object.__setattr__(clean, name, None)
-    buffer = io.BytesIO()
-    torch.save(clean, buffer)
-    return buffer.getvalue()

@@ -12,18 +12,12 @@ import socket
 import struct
 import time
 
-from ..errors import HubSyncError
-
 _TCP_INFO_SIZE = 256
 _BYTES = struct.Struct("=QQ")
 _BYTES_AT = 120
 """tcpi_bytes_acked and tcpi_bytes_received in `struct tcp_info` (linux/tcp.h, since Linux 4.1)."""
 _MUCH_READ = 64 * 1024
 """Bytes read between two looks that count as progress; less is what a process reads when nothing happens."""
-
-
-class Stalled(HubSyncError):
-    """An attempt to push that moves nothing, and that only the end of the process can end."""
 
 
 class StallWatch:

@@ -8,27 +8,48 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..card import CardOptions, gather_progress, gather_setup, merge_card, render_card
+from ..card import (
+    CardOptions,
+    gather_progress,
+    gather_setup,
+    merge_card,
+    model_card,
+    render_card,
+    try_template,
+)
 from ..card.jsonsafe import json_safe
 from ..card.surroundings import hardware
+from ..errors import SettingsError
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
 
-CARD_PARAMETERS = (
-    "language",
-    "license",
-    "tags",
-    "model_name",
-    "finetuned_from",
-    "tasks",
-    "dataset_tags",
-    "dataset",
-    "dataset_args",
-    "dataset_language",
-)
-"""Parameters of `create_model_card`, in order; the Trainer's own does not have the last."""
 OPTIONS = frozenset(field.name for field in dataclasses.fields(CardOptions))
+
+
+def read_template(path: Path | None) -> str | None:
+    """The text of a user's own Jinja template for the card, if there is one, tried out.
+
+    Raises:
+        SettingsError: when it makes no card.
+    """
+    if path is None:
+        return None
+    from jinja2 import TemplateSyntaxError
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        try_template(text)
+    except (OSError, UnicodeError) as error:
+        raise SettingsError(f"card_template cannot be read: {error}") from None
+    except TemplateSyntaxError as error:
+        raise SettingsError(f"card_template {path} is no Jinja template: line {error.lineno}: {error}") from None
+    except Exception as error:  # whatever the template does
+        raise SettingsError(
+            f"card_template {path} makes no card of typical facts: {type(error).__name__}: {error}. The package's "
+            "own, hub_callbacks/card/template.md.jinja, shows what can be used."
+        ) from None
+    return text
 
 
 class CardFacts:
@@ -104,18 +125,16 @@ class CardFacts:
 
     def write(self, folder: Path, state: Any, weights_step: int | None = None) -> ModelCard:
         """Renders the card now, merges it with the README.md that is in `folder`, and writes it there."""
-        from huggingface_hub import ModelCard
-
         facts = self.at(state, weights_step)
-        card = render_card(facts["setup"], facts["progress"], CardOptions(**self.options), template=self.template)
         readme = folder / "README.md"
-        text = merge_card(
-            card.text, readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else None
-        )
+        there = readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else None
+        options = CardOptions(**self.options)
+        rendered = render_card(facts["setup"], facts["progress"], options, template=self.template)
+        text = merge_card(rendered.text, there)
         readme.write_text(text, encoding="utf-8")
-        for name, picture in card.pictures.items():
+        for name, picture in rendered.pictures.items():
             (folder / name).write_bytes(picture)
-        return ModelCard(text, ignore_metadata_errors=True)
+        return model_card(text)
 
 
 def accelerator_state() -> Any:

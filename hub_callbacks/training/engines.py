@@ -1,63 +1,115 @@
-"""The engines of this process: each hears the news of its outbox, and is closed when the interpreter ends."""
+"""The engines of this process: those of one outbox share the process that pushes and hear the same news, and all
+are closed when the interpreter ends."""
 
 from __future__ import annotations
 
 import atexit
 import logging
+import os
 import threading
 import weakref
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol
 
 from ..errors import PushNotSent
-
-if TYPE_CHECKING:
-    from .engine import HubSync
+from ..outbox.queue import Outbox
+from ..outbox.signals import Orders
+from .pusher import PusherProcess
 
 logger = logging.getLogger(__name__)
+
+
+class Engine(Protocol):
+    """What is asked of an engine here."""
+
+    outbox: Outbox
+    wait_at_exit: bool
+
+    def read_news(self) -> None: ...
+
+    def close(self, grace: float | None = None) -> None: ...
+
 
 EXIT_GRACE = 15.0
 """Seconds that an interpreter which ends before its training has ended gives to what waits."""
 
-_all: weakref.WeakSet[HubSync] = weakref.WeakSet()
-_busy: set[HubSync] = set()
-_lock = threading.Lock()  # news come from other threads
+
+class SharedPusher:
+    """The one pusher of an outbox, with the engines that use it. It ends with the last of them."""
+
+    def __init__(self, outbox: Outbox, orders: Orders) -> None:
+        self.engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+        self.users = 0
+        self.process = PusherProcess(outbox, orders, self._spread_news)
+
+    def _spread_news(self) -> None:
+        """The ledger has grown."""
+        with _lock:
+            engines = list(self.engines)
+        for engine in engines:
+            engine.read_news()
 
 
-def add(engine: HubSync) -> None:
+_shared: dict[tuple[int, str], SharedPusher] = {}
+_busy: set[Engine] = set()
+_lock = threading.RLock()  # news come from other threads, and engines are collected wherever Python sees fit
+
+
+def join(engine: Engine, orders: Orders) -> tuple[PusherProcess, Callable[[], object]]:
+    """The pusher of an engine's outbox, and what lets go of it: at the engine's end, or when it is called.
+
+    Args:
+        orders: Told to the pusher; a token that another engine has given stays if there is none among them.
+    """
+    key = os.getpid(), os.path.realpath(engine.outbox.root)  # a forked process has a pusher of its own
     with _lock:
-        _all.add(engine)
+        shared = _shared.get(key)
+        if shared is None:
+            shared = _shared[key] = SharedPusher(Outbox(engine.outbox.root), orders)
+        else:
+            token = orders.token or shared.process.orders.token
+            shared.process.tell(replace(orders, token=token))
+        shared.users += 1
+        shared.engines.add(engine)
+    collected = weakref.finalize(engine, _leave, key, shared)
+    collected.atexit = False  # there `_close_all` first waits for what is under way
+
+    def leave() -> None:
+        if collected.detach() is not None:
+            _leave(key, shared)
+
+    return shared.process, leave
 
 
-def of(outbox: Path) -> list[HubSync]:
-    """Those that use an outbox."""
+def _leave(key: tuple[int, str], shared: SharedPusher) -> None:
     with _lock:
-        engines = list(_all)
-    return [engine for engine in engines if engine.outbox.root == outbox]
+        shared.users -= 1
+        if shared.users:
+            return
+        if _shared.get(key) is shared:
+            del _shared[key]
+    shared.process.stop()
 
 
-def keep(engine: HubSync) -> None:
+def keep(engine: Engine) -> None:
     """Has it live on while its pushes are on their way: a script's function that made the Trainer may return."""
     with _lock:
         _busy.add(engine)
 
 
-def let_go(engine: HubSync) -> None:
+def let_go(engine: Engine) -> None:
     """Has it go when nobody else holds it."""
     with _lock:
         _busy.discard(engine)
 
 
-def spread_news(outbox: Path) -> None:
-    """The ledger of an outbox has grown, whichever engine's pusher wrote to it."""
-    for engine in of(outbox):
-        engine.read_news()
-
-
 @atexit.register
 def _close_all() -> None:
     grace = EXIT_GRACE
-    for engine in list(_all):
+    with _lock:
+        engines = [engine for shared in _shared.values() for engine in shared.engines]
+    for engine in engines:
         try:
             engine.close(None if engine.wait_at_exit and grace else grace)
         except PushNotSent as error:

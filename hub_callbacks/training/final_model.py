@@ -9,8 +9,9 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints.completeness import is_marked_incomplete
+from ..checkpoints.completeness import TO_BE_ONE, problem_of
 from ..outbox.queue import Outbox
+from . import training_args
 
 
 def is_sharded(args: Any) -> bool:
@@ -39,9 +40,14 @@ def checkpoint_with_final_weights(
     if args.load_best_model_at_end and best is not None:
         folder = output_dir / Path(best).name if not Path(best).is_dir() else Path(best)
         step = folder.name.rpartition("-")[2]
-        return (folder, int(step)) if _is_complete(folder) and step.isdigit() else None
+        return (folder, int(step)) if step.isdigit() and _holds_weights(folder) else None
     folder = output_dir / f"checkpoint-{state.global_step}"
-    return (folder, state.global_step) if state.global_step in saved and _is_complete(folder) else None
+    is_ours = state.global_step in saved
+    return (folder, state.global_step) if is_ours and _holds_weights(folder) else None
+
+
+def _holds_weights(folder: Path) -> bool:
+    return problem_of(folder, needs=TO_BE_ONE) is None
 
 
 @contextlib.contextmanager
@@ -70,9 +76,7 @@ def final_model(
         processing_class = seen.get("processing_class") or _tokenizer_of_collator(seen.get("train_dataloader"))
         if processing_class is not None:
             processing_class.save_pretrained(folder)
-        import torch
-
-        torch.save(args, folder / "training_args.bin")
+        (folder / training_args.NAME).write_bytes(training_args.without_tokens(args))
         yield folder, weights_step(args, state)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -95,7 +99,3 @@ def _tokenizer_of_collator(loader: Any) -> Any:
     collator = getattr(loader, "collate_fn", None)
     collator = getattr(collator, "data_collator", collator)  # the Trainer wraps one that drops columns
     return getattr(collator, "tokenizer", None)
-
-
-def _is_complete(folder: Path) -> bool:
-    return folder.is_dir() and not is_marked_incomplete(folder)

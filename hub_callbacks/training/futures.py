@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections.abc import Collection, Iterable
 from concurrent.futures import Future, InvalidStateError
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,8 +21,11 @@ SETTLE = 2.0
 """Seconds without news after which a refusal counts: another token or a new push makes the pusher try again."""
 
 
-class Fates:
+class PushFutures:
     """The pushes that a run has made, and what the ledger says of them from now on.
+
+    News cost what they say, however many pushes wait: a push that was taken over hands its futures on to the one
+    that took it over, and only what an entry is about is looked at.
 
     Args:
         path: The ledger.
@@ -37,12 +41,17 @@ class Fates:
         self._ledger = ledger.Ledger(path)
         self._ledger.new_entries()  # what earlier runs wrote is not news
         self._entries: dict[str, ledger.Entry] = {}
-        self._futures: dict[str, Future[CommitInfo]] = {}
+        self._waiting: dict[str, list[Future[CommitInfo]]] = {}
+        self._settled: list[tuple[list[Future[CommitInfo]], ledger.Entry]] = []
         self._sizes: dict[str, int] = {}
+        self._unsent: dict[str, None] = {}
+        self._running: set[str] = set()
+        self._arrived = 0
+        self._left = 0
         self.last_progress = self._last_news = time.monotonic()
 
     def __len__(self) -> int:
-        return len(self._futures)
+        return len(self._sizes)
 
     def follow(self, push_id: str, future: Future[CommitInfo], size: int = 0) -> None:
         """Has `future` tell what becomes of a push.
@@ -50,57 +59,93 @@ class Fates:
         Args:
             size: Bytes of its files.
         """
-        self._futures[push_id] = future
+        self._waiting.setdefault(push_id, []).append(future)
         self._sizes[push_id] = size
+        self._unsent[push_id] = None
+        self._left += size
 
     def take_news(self) -> list[ledger.Entry]:
         """Takes in what the ledger says that is new. From any thread."""
         with self.news:
             entries = self._ledger.new_entries()
             for entry in entries:
-                self._entries[entry.push] = entry
-                self._last_news = time.monotonic()
-                if entry.state in ledger.FINAL:
-                    self.last_progress = time.monotonic()
-                self.reporter.take(entry, entry.push in self._futures)
+                self._take(entry)
+                self.reporter.take(entry, entry.push in self._sizes)
             return entries
+
+    def _take(self, entry: ledger.Entry) -> None:
+        self._entries[entry.push] = entry
+        self._last_news = time.monotonic()
+        self._running.discard(entry.push)
+        if entry.state == ledger.RUNNING:
+            self._running.add(entry.push)
+        if entry.state not in ledger.FINAL:
+            return
+        self.last_progress = time.monotonic()
+        if entry.push in self._unsent:
+            del self._unsent[entry.push]
+            size = self._sizes[entry.push]
+            self._left -= size
+            self._arrived += size if entry.state == ledger.DONE else 0
+        if entry.push in self._waiting:
+            fate = self.of(entry.push)
+            futures = self._waiting.pop(entry.push)
+            if fate is not None and fate.state in ledger.FINAL:
+                self._settled.append((futures, fate))
+            else:
+                self._waiting.setdefault(self._heir(entry), []).extend(futures)
 
     def settle(self) -> None:
         """Gives the futures what is known. Not to be called with `news` held: a user's callbacks run in here."""
         with self.news:
-            fates = [(future, self.of(push_id)) for push_id, future in self._futures.items() if not future.done()]
+            settled, self._settled = self._settled, []
             self.news.notify_all()
-        for future, fate in fates:
-            if fate is not None:
+        for futures, fate in settled:
+            for future in futures:
                 _settle(future, fate)
 
     def of(self, push_id: str) -> ledger.Entry | None:
         """What is known of a push, or of the one that took it over in the end."""
         entry = self._entries.get(push_id)
-        while entry is not None and entry.state == ledger.SUPERSEDED and entry.by:
-            entry = self._entries.get(entry.by)
-        return entry
+        return entry if entry is None else self._entries.get(self._heir(entry))
+
+    def _heir(self, entry: ledger.Entry) -> str:
+        """The push that took over another one in the end, which may not have been heard of yet."""
+        push_id = entry.push
+        while (known := self._entries.get(push_id)) is not None and known.state == ledger.SUPERSEDED and known.by:
+            push_id = known.by
+        return push_id
 
     @property
-    def open(self) -> list[str]:
-        """The pushes whose futures wait."""
-        return [push_id for push_id, future in self._futures.items() if not future.done()]
+    def open(self) -> int:
+        """How many futures wait."""
+        with self.news:
+            return sum(map(len, self._waiting.values()))
 
     def abandon(self, why: str) -> None:
         """Has the futures that wait say that their pushes have not arrived."""
-        for push_id in self.open:
-            with contextlib.suppress(InvalidStateError):
-                self._futures[push_id].set_exception(PushNotSent(why))
+        with self.news:
+            waiting, self._waiting = self._waiting, {}
+        for futures in waiting.values():
+            for future in futures:
+                with contextlib.suppress(InvalidStateError):
+                    future.set_exception(PushNotSent(why))
 
     @property
-    def running(self) -> list[str]:
+    def running(self) -> Collection[str]:
         """The pushes that are under way, as far as the ledger says."""
-        return [push_id for push_id, entry in self._entries.items() if entry.state == ledger.RUNNING]
+        with self.news:
+            return tuple(self._running)
 
     @property
-    def unsent(self) -> list[str]:
+    def unsent(self) -> Collection[str]:
         """The pushes that are not on the Hub."""
-        return list(self._unsent())
+        with self.news:
+            return tuple(self._unsent)
+
+    def expect_progress(self) -> None:
+        """From now on it counts how long there is none."""
+        self.last_progress = time.monotonic()
 
     def outlook(self, patience: float, is_sending: bool, is_given_up: bool) -> bool | None:
         """Whether all is on the Hub; `False` when waiting longer is no use, `None` when it is.
@@ -110,42 +155,40 @@ class Fates:
             is_sending: Whether a pusher is at one of those that are under way.
             is_given_up: Whether no pusher will come.
         """
-        waiting = [self.of(push_id) for push_id in self.open]
-        if not waiting:
-            return not self._unsent()
-        is_refused = all(entry is not None and entry.state == ledger.REFUSED for entry in waiting)
-        if is_given_up or (is_refused and time.monotonic() - self._last_news > SETTLE):
+        with self.news:
+            if not self._waiting:
+                return not self._unsent
+            now = time.monotonic()
+            is_refused = self._all_refused(self._waiting)
+        if is_given_up or (is_refused and now - self._last_news > SETTLE):
             return False
         # An upload that is under way is progress; what ends one that hangs are the pusher's own limits.
         if is_sending:
             return None
-        return False if time.monotonic() - self.last_progress > patience else None
+        return False if now - self.last_progress > patience else None
+
+    def _all_refused(self, pushes: Iterable[str]) -> bool:
+        entries = map(self._entries.get, pushes)
+        return all(entry is not None and entry.state == ledger.REFUSED for entry in entries)
 
     def sizes(self) -> tuple[int, int]:
         """Bytes that have arrived and bytes in all; what the Hub has already need not be sent."""
-        arrived = total = 0
         with self.news:
-            for push_id, size in self._sizes.items():
-                entry = self._entries.get(push_id)
-                state = entry.state if entry else ledger.QUEUED
-                if state == ledger.DONE or state not in ledger.FINAL:
-                    total += size
-                    arrived += size if state == ledger.DONE else 0
-        return arrived, total
+            return self._arrived, self._arrived + self._left
+
+    def wait_for_news(self, seconds: float) -> None:
+        with self.news:
+            self.news.wait(seconds)
 
     def summary(self) -> Summary:
         """What has been pushed so far, and what has not."""
         with self.news:
             summary = self.reporter.summary
-            waiting = self._unsent()
-            summary.waiting = len(waiting)
-            known = (entry.why for entry in waiting.values() if entry and entry.why)
-            summary.why = next(known, self.reporter.trouble) if waiting else None
+            summary.waiting = len(self._unsent)
+            known = map(self._entries.get, self._unsent)
+            reasons = (entry.why for entry in known if entry is not None and entry.why)
+            summary.why = next(reasons, self.reporter.trouble) if self._unsent else None
             return summary
-
-    def _unsent(self) -> dict[str, ledger.Entry | None]:
-        entries = {push_id: self._entries.get(push_id) for push_id in self._futures}
-        return {id_: entry for id_, entry in entries.items() if entry is None or entry.state not in ledger.FINAL}
 
 
 def _settle(future: Future[CommitInfo], fate: ledger.Entry) -> None:
@@ -158,5 +201,5 @@ def _settle(future: Future[CommitInfo], fate: ledger.Entry) -> None:
                     commit_url=fate.url, commit_message=fate.message, commit_description="", oid=fate.commit
                 )
             )
-        elif fate.state in ledger.FINAL:
+        else:
             future.set_exception(PushNotSent(f"{fate.message!r} was {fate.state}: {fate.why or fate.notes}"))

@@ -6,68 +6,22 @@ repository, the card, the folder `last-checkpoint/`, one folder `checkpoint-N/`,
 
 from __future__ import annotations
 
-import functools
-import logging
-import os
-import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
-from ..checkpoints import manifest as checkpoint_manifest
-from ..settings import OUTBOX_NAME
-
-logger = logging.getLogger(__name__)
-
-MODEL = "model"
-CARD = "card"
-OUTPUTS = "outputs"
-LAST_CHECKPOINT = "last-checkpoint"
-NODE_FILES = "node-files"
-MEETING = "hub-callbacks-parts"
-"""Folder that the files of several nodes meet in, and how the branch begins that it is on; see `meeting`."""
+from ..checkpoints.files import (
+    LAST_CHECKPOINT,
+    belongs_to_checkpoint,
+    is_on_each_node,
+    is_training_state,
+    list_files,
+)
+from ..outbox.push import MODEL, NODE_BRANCH, NODE_FILES, OUTPUTS, OtherNodes
 
 END_OF_TRAINING = "End of training"
 """Title of the commit of the final model, as the Trainer words it."""
-INCOMPLETE_MARKER = "checkpoint-is-incomplete.txt"
-"""Stands in a checkpoint folder while the Trainer (`enable_jit_checkpoint`) still writes to it."""
-
-# What the Trainer, accelerate, FSDP and DeepSpeed write into a checkpoint to continue training, and nobody
-# needs to load the model (transformers/trainer.py: *_NAME constants, accelerate/utils/constants.py).
-_TRAINING_STATE = re.compile(
-    r"""(
-      optimizer([-_.].*)?\.(pt|bin|safetensors) | optimizer(_\d+)?/.* | optimizer_\d+/.*
-    | scheduler([-_.].*)?\.(pt|bin)
-    | scaler([-_.].*)?\.pt
-    | (rng_state|random_states)([-_.].*)?\.(pth|pkl)
-    | (sampler|dl_state_dict)(_\d+)?\.bin | custom_checkpoint_\d+\.pkl
-    | trainer_state\.json
-    | pytorch_model_fsdp_\d+/.* | pytorch_model_fsdp(_\d+)?\.bin
-    | global_step\d+/.* | latest | zero_to_(fp32|torch)\.py
-    | user_content\.pt
-    | checkpoint-is-incomplete\.txt | hub_checkpoint\.json
-    )""",
-    re.VERBOSE,
-)
-
-
-_WEIGHTS = re.compile(
-    r"(?!training_args\.bin).+\.(safetensors|bin|pt|pth|ckpt|distcp|msgpack|h5|gguf)(\.index\.json)?"
-)
-
-
-@dataclass(frozen=True)
-class Meeting:
-    """Where files of a folder are that exist on other nodes only; they come with the same commit.
-
-    Args:
-        branch: Branch of the same repository.
-        nodes: Numbers of the nodes that put files there.
-    """
-
-    branch: str
-    nodes: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -82,7 +36,7 @@ class Part:
         whole_folder: Whether files that stand under `prefix` and are not among `files` are deleted in the
             same commit.
         copied: Whether the files may be written to at any time, so that links to them are not enough.
-        meeting: Where the folder's other files are, if some exist on other nodes only.
+        others: Where the folder's other files are, if some exist on other nodes only.
     """
 
     slot: str
@@ -91,7 +45,7 @@ class Part:
     prefix: str = ""
     whole_folder: bool = False
     copied: bool = False
-    meeting: Meeting | None = None
+    others: OtherNodes | None = None
 
     def path_in_repo(self, file: str) -> str:
         return f"{self.prefix}/{file}" if self.prefix else file
@@ -108,8 +62,6 @@ class Plan:
         card: Whether the model card goes along.
         urgent: Whether it goes ahead of what is queued: the machine may be gone soon.
         best: Step of the best checkpoint so far; it is neither taken over nor deleted.
-        node: The node whose files these are, where they go to a meeting.
-        removes_branch: Whether the branch that it goes to is removed, once nothing waits for what is on it.
     """
 
     message: str
@@ -118,61 +70,6 @@ class Plan:
     card: bool = True
     urgent: bool = False
     best: int | None = None
-    node: int | None = None
-    removes_branch: bool = False
-
-
-def checkpoint_step(name: str) -> int | None:
-    """The step of a folder `checkpoint-N`; `None` for any other name."""
-    start, _, number = name.partition("-")
-    return int(number) if start == "checkpoint" and number.isdecimal() else None
-
-
-def is_weights(file: str) -> bool:
-    """Whether a file (relative path, with `/`) holds parameters, by its name."""
-    return _WEIGHTS.fullmatch(file) is not None
-
-
-def is_training_state(file: str) -> bool:
-    """Whether a file of a checkpoint folder (relative path, with `/`) serves only to continue training."""
-    return _TRAINING_STATE.fullmatch(file) is not None
-
-
-def list_files(folder: Path, leave_out: Callable[[str], bool] = lambda name: False) -> tuple[str, ...]:
-    """Relative paths, with `/`, of all files below a folder, sorted.
-
-    Hidden folders, links to folders and outboxes are left out, and names that are not UTF-8: Git knows no others.
-
-    Args:
-        leave_out: Which names in `folder` itself are not looked at.
-    """
-    found = []
-    for here, folders, files in os.walk(folder):
-        at_top = Path(here) == folder
-        folders[:] = [
-            name
-            for name in folders
-            if not (name.startswith(".") or name == OUTBOX_NAME or (at_top and leave_out(name)))
-        ]
-        for name in files:
-            path = Path(here, name)
-            if path.is_file() and not (at_top and leave_out(name)):
-                found.append(path.relative_to(folder).as_posix())
-    return tuple(sorted(file for file in found if _is_utf8(file)))
-
-
-def _is_utf8(file: str) -> bool:
-    try:
-        file.encode()
-    except UnicodeEncodeError:
-        _say_once("%a is left out of what is pushed: its name is not UTF-8.", file)
-        return False
-    return True
-
-
-@functools.cache
-def _say_once(message: str, file: str) -> None:
-    logger.warning(message, file)
 
 
 def stays_here(name: str) -> bool:
@@ -192,7 +89,7 @@ def checkpoint_part(source: Path, files: Iterable[str], prefix: str) -> Part:
     return Part(
         slot=prefix,
         source=source,
-        files=tuple(f for f in files if f not in (INCOMPLETE_MARKER, checkpoint_manifest.NAME)),
+        files=tuple(filter(belongs_to_checkpoint, files)),
         prefix=prefix,
         whole_folder=True,
     )
@@ -226,16 +123,10 @@ def plan_save(strategy: str, checkpoint: Path, step: int, message: str) -> Plan 
     return Plan(message, step, tuple(parts))
 
 
-def with_meeting(plan: Plan, meeting: Meeting) -> Plan:
+def with_other_nodes(plan: Plan, others: OtherNodes) -> Plan:
     """The same save, where other nodes have files of its checkpoint folder."""
-    parts = (replace(part, meeting=meeting) if part.whole_folder else part for part in plan.parts)
+    parts = (replace(part, others=others) if part.whole_folder else part for part in plan.parts)
     return replace(plan, parts=tuple(parts))
-
-
-_ON_EACH_NODE = re.compile(
-    r"(model|pytorch_model|adapter_model)(-\d{5}-of-\d{5})?\.(safetensors|bin)|(optimizer|scheduler|scaler)\.(pt|bin)"
-)
-"""Large files that each node's first process writes alike with `save_on_each_node`."""
 
 
 def plan_node_files(checkpoint: Path, step: int, node: int, has_copies: bool) -> Plan:
@@ -245,14 +136,10 @@ def plan_node_files(checkpoint: Path, step: int, node: int, has_copies: bool) ->
         node: Number of the node.
         has_copies: Whether this node also has copies of what the main process writes (`save_on_each_node`).
     """
-    files = tuple(
-        file
-        for file in list_files(checkpoint)
-        if file not in (INCOMPLETE_MARKER, checkpoint_manifest.NAME)
-        and not (has_copies and _ON_EACH_NODE.fullmatch(file))
-    )
-    part = Part(NODE_FILES, checkpoint, files, prefix=f"{MEETING}/{step}/node-{node}")
-    return Plan(f"Files of node {node}, step {step}", step, (part,), card=False, node=node)
+    files = (file for file in list_files(checkpoint) if not (has_copies and is_on_each_node(file)))
+    own = tuple(filter(belongs_to_checkpoint, files))
+    part = Part(NODE_FILES, checkpoint, own, prefix=f"{NODE_BRANCH}/{step}/node-{node}")
+    return Plan(f"Files of node {node}, step {step}", step, (part,), card=False)
 
 
 def plan_checkpoint(strategy: str, checkpoint: Path, step: int | None, newest_step: int) -> Plan:
@@ -288,33 +175,3 @@ def progress_message(unit: Literal["step", "epoch"], step: int, epoch: float | N
     if unit == "epoch" and epoch is not None:
         return f"Training in progress, epoch {int(epoch)}"
     return f"Training in progress, step {step}"
-
-
-_SHARD = re.compile(
-    r"(?P<stem>.+)-\d{5}-of-\d{5}\.(safetensors|bin)|(?P<index>.+)\.(safetensors|bin)\.index\.json"
-)
-
-
-def stale_shards(new: Iterable[str], remote: Iterable[str]) -> list[str]:
-    """Weight shards at the root of a repository that an earlier, differently sharded save left there.
-
-    They would be downloaded, or even loaded, in place of the new weights.
-
-    Args:
-        new: Paths in the repository that a push writes.
-        remote: Paths that are there.
-    """
-    written = set(new)
-    stems = {_stem(path) for path in written} - {None}
-    return [path for path in remote if path not in written and _SHARD.fullmatch(path) and _stem(path) in stems]
-
-
-def _stem(path: str) -> str | None:
-    """`model` for model.safetensors, model-00001-of-00002.safetensors and model.safetensors.index.json."""
-    if "/" in path:
-        return None
-    shard = _SHARD.fullmatch(path)
-    if shard:
-        return shard["stem"] or shard["index"]
-    name = PurePosixPath(path)
-    return name.stem if name.suffix in (".safetensors", ".bin") else None

@@ -1,4 +1,4 @@
-"""The pusher's process, as the training process holds it; `pusher_process` is what runs in it.
+"""The pusher's process, as the training process holds it; `pushing.process` is what runs in it.
 
 It is in a session of its own, so that Ctrl-C reaches the training only. If it dies it is started again, a
 bounded number of times; where no process can be started, the same loop runs in a thread.
@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import IO
 
 from ..outbox.queue import Outbox
-from ..outbox.signals import Orders, Signals
-from ..pushing.process import LOG, STALLED, push_all
+from ..outbox.signals import LOG, STALLED, Orders, Signals
+from ..pushing.process import push_all
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +36,8 @@ _START = (
 )
 
 
-class Companion:
-    """A pusher process for the outbox of a training process; started again if it dies, a few times.
+class PusherProcess:
+    """A process that sends from an outbox; started again if it dies, a few times.
 
     Args:
         outbox: The outbox to send from.
@@ -45,12 +45,13 @@ class Companion:
         on_news: Called from another thread when the ledger has grown or the process has ended.
 
     Attributes:
+        orders: What it was told last.
         sent: Bytes that the push under way has sent so far.
     """
 
     def __init__(self, outbox: Outbox, orders: Orders, on_news: Callable[[], None]) -> None:
         self._outbox = outbox
-        self._orders = orders
+        self.orders = orders
         self._on_news = on_news
         self.sent = 0
         self._process: subprocess.Popen[bytes] | None = None
@@ -97,7 +98,7 @@ class Companion:
         if self._is_foreign:
             return
         with self._lock:
-            self._orders = orders
+            self.orders = orders
             if self._thread is not None:
                 self._thread.signals.orders = orders
             self._tell(_line(orders))
@@ -143,13 +144,13 @@ class Companion:
                 )
         except OSError as error:
             logger.warning("No process can be started for the pushes (%s); they go by a thread.", error)
-            self._thread = _InThread(self._outbox, self._orders, self._on_news)
+            self._thread = _InThread(self._outbox, self.orders, self._on_news)
             self._thread.start()
             return
         assert process.stdin is not None and process.stdout is not None
         os.set_blocking(process.stdin.fileno(), False)
         self._process = process
-        self._tell(_line(self._orders))
+        self._tell(_line(self.orders))
         threading.Thread(
             target=self._listen, args=(process, process.stdout), name="hub_callbacks-news", daemon=True
         ).start()
@@ -204,9 +205,9 @@ def _open_log(path: Path) -> IO[bytes]:
 
 def _environment() -> dict[str, str]:
     """This process's, with the Hub's address as the client has it here: it reads `HF_ENDPOINT` only once."""
-    from huggingface_hub import constants
+    from ..hub.client import address
 
-    return os.environ | {"HF_ENDPOINT": constants.ENDPOINT, "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    return os.environ | {"HF_ENDPOINT": address(), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
 
 def _line(orders: Orders) -> bytes:

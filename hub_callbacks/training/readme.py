@@ -20,12 +20,12 @@ from ..card.edits import combine_edits
 
 logger = logging.getLogger(__name__)
 
-README = "README.md"
+NAME = "README.md"
 GENERATED = "generated_from_trainer"
 """The tag that Trainers set in the cards that they write."""
 
 
-class LocalCard:
+class Readme:
     """README.md of one folder.
 
     Args:
@@ -33,7 +33,7 @@ class LocalCard:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / README
+        self.path = folder / NAME
         self._stamp = _stamp(self.path)
         self._text = _read(self.path)
 
@@ -59,7 +59,7 @@ class LocalCard:
             `None` where it cannot be read: the card is then merged into the one on the Hub alone.
         """
         try:
-            return self._bring_up(source / README)
+            return self._bring_up(source / NAME)
         except Exception as error:
             logger.warning("%s could not be merged with what the Trainer wrote", self.path, exc_info=error)
             return self.path if os.access(self.path, os.R_OK) else None

@@ -45,41 +45,36 @@ class Request:
     card: Mapping[str, Any] = field(default_factory=dict)
 
 
-def read_request(
-    target: Target,
-    *,
-    commit_message: str | None = None,
-    commit_description: str | None = None,
-    tags: str | list[str] | None = None,
-    private: bool | None = None,
-    token: str | None = None,
-    create_repo: bool = True,
-    revision: str | None = None,
-    delete_existing_repo: bool = False,
-    run_as_future: bool = False,
-    blocking: bool = True,
-    card: Mapping[str, Any] | None = None,
-) -> Request:
+def read_request(target: Target, said: Mapping[str, Any]) -> Request:
     """
     Args:
-        target: Where the run pushes to; the others as for `push_to_hub`.
+        target: Where the run pushes to.
+        said: Parameter of `push_to_hub` → its value, for those that were given.
 
     Raises:
         SettingsError: for a value that cannot work.
     """
-    if commit_message is not None:
-        check_text("commit_message", commit_message)
+    message, description = said.get("commit_message"), said.get("commit_description")
+    if message is not None:
+        check_text("commit_message", message)
+    token = said.get("token")
     check_token(token)
-    if commit_description is not None and not isinstance(commit_description, str):
-        raise SettingsError(f"commit_description is {commit_description!r}; it is a text, or None.")
-    switches = {"create_repo": create_repo, "delete_existing_repo": delete_existing_repo}
-    check_switches(**switches, run_as_future=run_as_future, blocking=blocking)
-    check_card_options(card or {})
+    if description is not None and not isinstance(description, str):
+        raise SettingsError(f"commit_description is {description!r}; it is a text, or None.")
+    create = said.get("create_repo", True)
+    replaces = said.get("delete_existing_repo", False)
+    run_as_future, blocking = said.get("run_as_future", False), said.get("blocking", True)
+    check_switches(
+        create_repo=create, delete_existing_repo=replaces, run_as_future=run_as_future, blocking=blocking
+    )
+    card = said.get("card") or {}
+    check_card_options(card)
+    private, revision = said.get("private"), said.get("revision")
     if private is not None and not isinstance(private, bool):
         raise SettingsError(f"private is {private!r}; it is True, False, or None for the Hub's default.")
     if revision is not None:
         check_ref("revision", revision)
-    if delete_existing_repo and not create_repo:
+    if replaces and not create:
         raise SettingsError(
             "delete_existing_repo=True goes with create_repo=True only: without it there would be no repository "
             "left to push to. Nothing was deleted."
@@ -88,9 +83,22 @@ def read_request(
         target,
         revision=revision or target.revision,
         private=target.private if private is None else private,
-        create=create_repo,
+        create=create,
         from_scratch=target.from_scratch and revision is None,
     )
+    return Request(
+        target,
+        description or "",
+        _git_tags(said.get("tags"), target),
+        replaces,
+        message=message or END_OF_TRAINING,
+        token=token,
+        waits=blocking and not run_as_future,
+        card=card,
+    )
+
+
+def _git_tags(tags: Any, target: Target) -> tuple[str, ...]:
     names = list_of_names("tags", tags)
     for name in names:
         check_ref("A tag", name, "tag")
@@ -98,19 +106,10 @@ def read_request(
             raise SettingsError(f"A tag cannot be {name!r}: the branch that is pushed to has that name.")
         if _OF_A_RUN.fullmatch(name):
             raise SettingsError(f"A tag cannot be {name!r}: branches of runs have such names.")
-    return Request(
-        target,
-        commit_description or "",
-        names,
-        delete_existing_repo,
-        message=commit_message or END_OF_TRAINING,
-        token=token,
-        waits=blocking and not run_as_future,
-        card=card or {},
-    )
+    return names
 
 
-def place_of(settings: Settings) -> Target:
+def target_of_run(settings: Settings) -> Target:
     """Where the pushes of a run go, but for saves with a branch of their own."""
     branch = None if settings.has_revision_per_step else settings.hub_revision
     return Target(settings.hub_model_id, branch, settings.hub_private_repo)

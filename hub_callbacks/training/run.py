@@ -1,37 +1,28 @@
 """One training run, as the callback tells of it: what is due to be pushed, and when.
 
-Files are always taken from `args.output_dir`, as it was when the run was set up: that is where the Trainer
-writes. `settings.output_dir` says where the outbox is.
+Files are always taken from `args.output_dir`: that is where the Trainer writes. `settings.output_dir` says where
+the outbox is.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..checkpoints.completeness import (
-    TRAINER_STATE,
-    find_checkpoint,
-    is_complete,
-    is_marked_incomplete,
-    stamps,
-    step_of,
-    unannounced,
-    wait_for_ranks,
-)
-from ..pushing import redaction
+from ..checkpoints.completeness import find_checkpoint, step_of
+from ..checkpoints.files import TRAINER_STATE
+from ..outbox.push import NODE_BRANCH, OtherNodes
 from ..settings import Settings
-from .card_facts import CardFacts
-from .engine import HubSync
+from . import training_args
+from .card_facts import CardFacts, read_template
+from .engine import Engine
 from .final_model import final_model, weights_step
 from .nodes import Nodes
 from .plan import (
-    MEETING,
-    Meeting,
     Plan,
     plan_checkpoint,
     plan_end,
@@ -39,10 +30,11 @@ from .plan import (
     plan_output_dir,
     plan_save,
     progress_message,
-    with_meeting,
+    with_other_nodes,
 )
-from .readme import LocalCard
+from .readme import Readme
 from .request import Request
+from .saves import Saved, Saves, output_dir
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
@@ -63,24 +55,24 @@ class Run:
     def __init__(self, args: Any, settings: Settings) -> None:
         self.args = args
         self.settings = settings
-        self.sync = HubSync(settings)
-        self.sync.world_size = args.world_size
-        self.sync.start()
-        self.facts = CardFacts(settings.template)
-        self._card = LocalCard(self.folder)
-        self._before: dict[Path, tuple[int, int, int]] = {}
+        self.facts = CardFacts(read_template(settings.card_template))
+        self.engine = Engine(settings)
+        self.engine.world_size = args.world_size
+        self.engine.start()
+        self._readme = Readme(self.folder)
         self._is_training = False
         self.is_ending = False
         self._has_seen_evaluation = False
         self._card_due = False
-        self._saved: set[int] = set()
-        self._incomplete: int | None = None
         self._nodes: Nodes | None = None
+        self._saves = self._new_saves()
 
     @property
     def folder(self) -> Path:
-        """Where the Trainer writes now: it takes `output_dir` as it is, and from the working directory."""
-        return Path(self.args.output_dir).absolute()
+        return output_dir(self.args)
+
+    def _new_saves(self) -> Saves:
+        return Saves(self.args, TRAINER_STATE, None if self._nodes is None else self._nodes.ranks_here)
 
     def begins(self, state: Any, seen: dict[str, Any], nodes: Nodes | None = None) -> None:
         """Training begins.
@@ -91,27 +83,25 @@ class Run:
             nodes: The nodes of the job, where it has several.
         """
         self._nodes = nodes
-        self._before = stamps(self._states())
         self._is_training = True
         self._has_seen_evaluation = self._card_due = False
-        self._saved.clear()
-        self._incomplete = None
-        if self._meeting is not None:
-            self.sync.outbox.note_branch(self._meeting.branch)
-        self.sync.look_for_another_run()
-        self.facts = CardFacts(self.settings.template, self.facts.options)
+        self._saves = self._new_saves()
+        if self._other_nodes is not None:
+            self.engine.outbox.note_branch(self._other_nodes.branch)
+        self.engine.look_for_another_run()
+        self.facts = CardFacts(self.facts.template, self.facts.options)
         self.learn(state, seen)
 
     def goes_on(self, state: Any) -> None:
         """A step begins; what was waiting for the one before to be over is looked at."""
-        if self._incomplete is not None:
-            self._push_checkpoint(self._incomplete, state)
+        for saved in self._saves.look_again():
+            self._push_save(saved, state)
         if self._card_due:
             self._push_card(state, self._message(state))
 
     def will_save(self) -> None:
         """A save comes, in which the library's Trainer may write over README.md."""
-        self._card.look()
+        self._readme.look()
 
     def was_evaluated(self, state: Any, seen: dict[str, Any]) -> None:
         self.will_save()  # the best model so far is saved, perhaps: that is known only after the evaluation
@@ -127,20 +117,16 @@ class Run:
 
     def was_saved(self, state: Any) -> None:
         self._card_due = False
-        if self._incomplete not in (None, state.global_step):
-            self._push_checkpoint(self._incomplete, state, whatever_is_there=True)
-        self._push_checkpoint(state.global_step, state)
+        for saved in self._saves.was_saved(state.global_step):
+            self._push_save(saved, state)
 
     def ends(self, state: Any, seen: dict[str, Any]) -> None:
         """Training ends: the last checkpoint, if it is still due, and the final model."""
         self._is_training = self._card_due = False
         self.is_ending = True
-        if self._incomplete is not None:
-            wait_for_ranks(self._checkpoint(self._incomplete), self.args, self._ranks)
-            self._push_checkpoint(self._incomplete, state, whatever_is_there=True)
-        for step in unannounced(self._states(), self._saved, self._before):
-            self._push_checkpoint(step, state, is_urgent=True)
-        with final_model(self.args, state, self.folder, self._saved, self.sync.outbox, seen) as found:
+        for saved in self._saves.end():
+            self._push_save(saved, state)
+        with final_model(self.args, state, self.folder, self._saves.steps, self.engine.outbox, seen) as found:
             if found is None:
                 logger.warning(
                     "The final model is sharded and no checkpoint holds it, so it was not pushed. "
@@ -149,14 +135,14 @@ class Run:
             else:
                 folder, step = found
                 self._push(plan_end(folder, state.global_step), state, step)
-        self._leave_meeting()
+        self._remove_branches()
 
     def learn(self, state: Any, seen: dict[str, Any]) -> None:
-        self.facts.learn(self.args, state, self.sync.hub_model_id, self.sync.target.revision, seen)
+        self.facts.learn(self.args, state, self.engine.hub_model_id, self.engine.target.revision, seen)
 
     def push_what_was_said(self, state: Any) -> None:
         """Queues the card, with what a script has said about the model after its training."""
-        if not self._is_training and self.sync.pushes:
+        if not self._is_training and self.engine.pushes:
             self._push(Plan("Update the model card", state.global_step), state, weights_step(self.args, state))
 
     def push_output_dir(self, state: Any, *, model_files: Collection[str], request: Request) -> Future[CommitInfo]:
@@ -178,60 +164,42 @@ class Run:
         checkpoint = find_checkpoint(folder, self.folder)
         step = step_of(checkpoint)
         plan = plan_checkpoint(self.settings.hub_strategy, checkpoint, step, state.global_step)
-        return self._push(plan, state, step, Request(self.sync.target_of(plan.step)))
+        return self._push(plan, state, step, Request(self.engine.target_of(plan.step)))
 
     def is_due(self, folder: str | Path, state: Any) -> bool:
         """Whether a folder is the checkpoint of the step that training is at: its own event pushes it."""
         return self._is_training and Path(folder).absolute() == self._checkpoint(state.global_step)
 
     @property
-    def _ranks(self) -> Collection[int] | None:
-        """The processes whose files are in this folder; `None` for all of the job."""
-        return None if self._nodes is None else self._nodes.ranks_here
-
-    @property
-    def _meeting(self) -> Meeting | None:
+    def _other_nodes(self) -> OtherNodes | None:
         """Where nodes with folders of their own put their files."""
         if self._nodes is None or not self._nodes.apart or not self.settings.pushes_checkpoints:
             return None
-        return Meeting(f"{MEETING}-{self._nodes.training}", self._nodes.apart)
+        return OtherNodes(f"{NODE_BRANCH}-{self._nodes.training}", self._nodes.apart)
 
-    def _leave_meeting(self) -> None:
-        for branch in self.sync.outbox.noted_branches():
-            is_ours = self._meeting is not None and branch == self._meeting.branch
-            self.sync.remove_branch(branch, is_awaited=is_ours)
-            self.sync.outbox.forget_branch(branch)
-
-    def _states(self) -> Iterator[Path]:
-        """Of each checkpoint in the folder, the file that is written last."""
-        return self.folder.glob(f"checkpoint-*/{TRAINER_STATE}")
+    def _remove_branches(self) -> None:
+        """Of this training, and of earlier ones that did not come to their end."""
+        for branch in self.engine.outbox.noted_branches():
+            is_ours = self._other_nodes is not None and branch == self._other_nodes.branch
+            self.engine.remove_branch(branch, is_awaited=is_ours)
+            self.engine.outbox.forget_branch(branch)
 
     def _checkpoint(self, step: int) -> Path:
         return self.folder / f"checkpoint-{step}"
 
-    def _push_checkpoint(
-        self, step: int, state: Any, whatever_is_there: bool = False, is_urgent: bool = False
-    ) -> None:
-        """Queues a checkpoint folder that is complete; one that is not is looked at again later."""
-        checkpoint = self._checkpoint(step)
-        self._incomplete = None
-        if not checkpoint.is_dir():
-            missing = FileNotFoundError(f"{checkpoint} is not there")
-            self.sync.lose(self._message(state, step), missing)
+    def _push_save(self, saved: Saved, state: Any) -> None:
+        message = self._message(state, saved.step)
+        if not saved.folder.is_dir():
+            self.engine.lose(message, FileNotFoundError(f"{saved.folder} is not there"))
             return
-        if not is_complete(checkpoint, self.args, self._ranks):
-            if not whatever_is_there or is_marked_incomplete(checkpoint):
-                self._incomplete = step
-                return
-            logger.warning("%s lacks files of other processes; it is pushed as it is here.", checkpoint)
-        self._saved.add(step)
-        plan = plan_save(self.settings.hub_strategy, checkpoint, step, self._message(state, step))
-        if plan is not None and self._meeting is not None:
-            plan = with_meeting(plan, self._meeting)
-        if plan is not None:
-            plan = replace(plan, urgent=is_urgent, best=state.best_global_step)
-            request = Request(self.sync.target_of(step), tags=self.settings.tags_of(step))
-            self._push(plan, state, request=request)
+        plan = plan_save(self.settings.hub_strategy, saved.folder, saved.step, message)
+        if plan is None:
+            return
+        if self._other_nodes is not None:
+            plan = with_other_nodes(plan, self._other_nodes)
+        plan = replace(plan, urgent=saved.is_urgent, best=state.best_global_step)
+        request = Request(self.engine.target_of(saved.step), tags=self.settings.tags_of(saved.step))
+        self._push(plan, state, request=request)
 
     def _push_card(self, state: Any, message: str) -> None:
         self._card_due = False
@@ -243,12 +211,12 @@ class Run:
     def _push(
         self, plan: Plan, state: Any, weights_step: int | None = None, request: Request | None = None
     ) -> Future[CommitInfo]:
-        readme = self._card.bring_up(plan.parts[0].source if plan.parts else self.folder)
+        readme = self._readme.bring_up(plan.parts[0].source if plan.parts else self.folder)
         replacements: dict[str, bytes] = {}
-        if redaction.has_token(self.args):
-            replacements[redaction.TRAINING_ARGS] = redaction.training_args_without_tokens(self.args)
+        if training_args.has_token(self.args):
+            replacements[training_args.NAME] = training_args.without_tokens(self.args)
         card = self.facts.at(state, weights_step)
-        return self.sync.push(plan, card=card, readme=readme, replacements=replacements, request=request)
+        return self.engine.push(plan, card=card, readme=readme, replacements=replacements, request=request)
 
     def _message(self, state: Any, step: int | None = None) -> str:
         by_epoch = str(getattr(self.args.save_strategy, "value", self.args.save_strategy)) == "epoch"

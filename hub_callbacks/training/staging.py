@@ -48,7 +48,7 @@ def stage(
                 else:
                     frozen[source] = _write(content, staged, stored)
             files[part.path_in_repo(file)] = frozen[source]
-        parts.append(PushPart(part.slot, files, part.prefix, part.whole_folder, part.meeting))
+        parts.append(PushPart(part.slot, files, part.prefix, part.whole_folder, part.others))
     if plan.card:
         facts = dict(card or {})
         if readme is not None and readme.is_file():

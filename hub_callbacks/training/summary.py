@@ -1,15 +1,19 @@
-"""What a run has pushed and what not: collected from the ledger, said to the user once."""
+"""What a run has pushed and what not: collected from the ledger, said to the user once, shown during a wait."""
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ..outbox import ledger
-from ..pushing.parts import WAITS_FOR
 
 logger = logging.getLogger(__name__)
+
+HEARTBEAT = 30.0
+"""Seconds between two lines in the log while the end of a run waits, where no progress bar is shown."""
 
 
 @dataclass
@@ -61,6 +65,35 @@ def counted(number: int, one: str, many: str) -> str:
     return f"{number:,} {one if number == 1 else many}"
 
 
+def not_arrived(summary: Summary, place: str, kept: int, outbox: Path) -> str:
+    """What has not arrived when a run ends, why, where it is, and what sends it: for people.
+
+    Args:
+        place: The repository.
+        kept: How many of the pushes that wait are in the outbox.
+        outbox: Its folder.
+    """
+    if summary.commits == 0:
+        text = f"Nothing of this run is on the Hub ({place})"
+    else:
+        text = f"{counted(summary.waiting + summary.lost, 'push has', 'pushes have')} not arrived at {place}"
+    if summary.why:
+        text += f": {summary.why.rstrip('.')}"
+    if summary.lost:
+        text += f". {counted(summary.lost, 'save', 'saves')} could not be kept for pushing, as said before"
+    if kept:
+        text += (
+            f". {counted(kept, 'push is', 'pushes are')} safe in {outbox}; what waits is sent by: "
+            f"hub-callbacks sync {outbox.parent}"
+        )
+    if gone := summary.waiting - kept:
+        text += (
+            f". {counted(gone, 'push is', 'pushes are')} not in {outbox} any more: deleted, or damaged and set "
+            "aside. What was in it is as the Trainer left it in its own folders"
+        )
+    return text
+
+
 class PushInProgress:
     """What of a run is queued or under way; with the methods of the Trainer's attribute of that name. True while
     there is something.
@@ -79,6 +112,42 @@ class PushInProgress:
 
     def __bool__(self) -> bool:
         return not self.is_done()
+
+
+class WaitDisplay:
+    """Shows a wait for pushes: a progress bar, or a line in the log now and then.
+
+    Args:
+        total: Number of pushes.
+        show: Whether a bar is shown.
+    """
+
+    def __init__(self, total: int, show: bool) -> None:
+        from tqdm.auto import tqdm
+
+        self._total = total
+        self._bar = tqdm(total=total, desc="Pushing to the Hub", disable=not show, leave=False)
+        self._said = time.monotonic()
+
+    def __enter__(self) -> WaitDisplay:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.close()
+
+    def update(self, left: int, arrived: int, size: int) -> None:
+        """
+        Args:
+            left: Number of pushes that are not there.
+            arrived: Bytes that are there.
+            size: Bytes of all.
+        """
+        megabytes = f"{arrived / 1e6:,.0f} of {size / 1e6:,.0f} MB"
+        self._bar.update(self._total - left - self._bar.n)
+        self._bar.set_postfix_str(megabytes)
+        if self._bar.disable and time.monotonic() - self._said > HEARTBEAT:
+            self._said = time.monotonic()
+            logger.warning("Waiting for the Hub: %d of %d pushes are left, %s.", left, self._total, megabytes)
 
 
 class Reporter:
@@ -122,12 +191,12 @@ class Reporter:
             if self._is_new(note):
                 self.summary.notes.append(note)
                 logger.warning("%s: %s.", entry.message, note.rstrip("."))
-        if entry.state in (ledger.WAITING, ledger.REFUSED):
+        if entry.state in (ledger.WAITING, ledger.WAITING_FOR_NODES, ledger.REFUSED):
             self.trouble = entry.why
         if entry.state == ledger.REFUSED and entry.why and self._is_new(entry.why):
             logger.error("%s was not pushed. %s", entry.message, entry.why)
-        elif entry.state == ledger.WAITING and entry.why and entry.why.startswith(WAITS_FOR):
-            if self._is_new(entry.why):
+        elif entry.state == ledger.WAITING_FOR_NODES:
+            if entry.why and self._is_new(entry.why):
                 logger.info("%s %s.", entry.message, entry.why)
         elif entry.state == ledger.WAITING and self._is_new(ledger.WAITING):
             logger.warning(

@@ -1,4 +1,5 @@
-"""Routes the Trainer's own Hub methods to the engine, for a Trainer that has a `HubSyncCallback`.
+"""Routes the Trainer's own Hub methods to the engine, for a Trainer that has a `HubSyncCallback` (which is handed
+in: `callback` is above this module).
 
 With `push_to_hub=True` the Trainer calls `init_hf_repo()`, which needs a network, before any callback hears
 of it; it pushes at each save; and scripts call `trainer.push_to_hub(**kwargs)` at the end. For a Trainer
@@ -15,10 +16,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..errors import SettingsError
-from . import verbs
-from .card_facts import CARD_PARAMETERS, OPTIONS
+from . import trainer_verbs
+from .card_facts import OPTIONS
 from .plan import END_OF_TRAINING
 from .request import check_card_options
+from .verbs import CARD_PARAMETERS
 
 logger = logging.getLogger(__name__)
 
@@ -26,20 +28,28 @@ ROUTED = ("init_hf_repo", "create_model_card", "_push_from_checkpoint", "_finish
 """Methods of `transformers.Trainer` that are routed; their signatures are watched by a test."""
 
 
-def install() -> None:
+Find = Callable[[Any], Any]
+"""A Trainer → the `HubSyncCallback` among its callbacks, or `None`."""
+
+
+def install(find: Find) -> None:
     """Puts the routes into `transformers.Trainer`, once."""
     from transformers import Trainer
 
     for name in ROUTED:
         original = getattr(Trainer, name)
         if not hasattr(original, "_hub_callbacks_original"):
-            setattr(Trainer, name, _route(original, _ROUTES[name]))
+            ours = functools.partial(_init_hf_repo, find) if name == "init_hf_repo" else _ROUTES[name]
+            setattr(Trainer, name, _route(original, ours, find))
 
 
-def add_to_every_trainer() -> None:
-    """From now on each Trainer that is made without a `HubSyncCallback` gets one.
+def add_to_every_trainer(kind: type) -> None:
+    """From now on each Trainer that is made without a callback of this kind gets one.
 
     There is no public hook for that: `Trainer.__init__` is wrapped.
+
+    Args:
+        kind: `HubSyncCallback`.
     """
     from transformers import Trainer
 
@@ -47,18 +57,16 @@ def add_to_every_trainer() -> None:
 
     @functools.wraps(original)
     def init(self: Any, *args: Any, **kwargs: Any) -> None:
-        args, kwargs = with_callback(functools.partial(original, self), args, kwargs)
+        args, kwargs = with_callback(kind, functools.partial(original, self), args, kwargs)
         original(self, *args, **kwargs)
 
     Trainer.__init__ = init
 
 
 def with_callback(
-    init: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    kind: type, init: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of a Trainer's `__init__` with a `HubSyncCallback` among the callbacks, if there was none."""
-    from ..callback import HubSyncCallback
-
+    """The arguments of a Trainer's `__init__` with a callback of a kind among the callbacks, if there was none."""
     signature = inspect.signature(init)
     given = signature.bind_partial(*args, **kwargs)
     place = given.arguments
@@ -66,16 +74,14 @@ def with_callback(
         kinds = {parameter.kind: name for name, parameter in signature.parameters.items()}
         place = place.setdefault(kinds[inspect.Parameter.VAR_KEYWORD], {})
     callbacks = list(place.get("callbacks") or ())
-    if not any(c is HubSyncCallback or isinstance(c, HubSyncCallback) for c in callbacks):
-        place["callbacks"] = [*callbacks, HubSyncCallback()]
+    if not any(c is kind or isinstance(c, kind) for c in callbacks):
+        place["callbacks"] = [*callbacks, kind()]
     return given.args, given.kwargs
 
 
-def _route(original: Callable[..., Any], ours: Callable[..., Any]) -> Callable[..., Any]:
+def _route(original: Callable[..., Any], ours: Callable[..., Any], find: Find) -> Callable[..., Any]:
     @functools.wraps(original)
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        from ..callback import find
-
         callback = find(self)
         if callback is None:
             return original(self, *args, **kwargs)
@@ -85,22 +91,22 @@ def _route(original: Callable[..., Any], ours: Callable[..., Any]) -> Callable[.
     return method
 
 
-def _init_hf_repo(callback: Any, trainer: Any, token: str | None = None, private: bool | None = None) -> None:
+def _init_hf_repo(
+    find: Find, callback: Any, trainer: Any, token: str | None = None, private: bool | None = None
+) -> None:
     """As the Trainer calls it when it is made; for `private` there is `hub_private_repo`."""
     trainer.push_in_progress = None
     # Subclasses override these (sentence-transformers does); what stands on the instance goes first.
     for name in ("_push_from_checkpoint", "_finish_current_push"):
-        setattr(trainer, name, _on_instance(weakref.ref(trainer), name))
-    verbs.init_hf_repo(callback, trainer, token)
+        setattr(trainer, name, _on_instance(weakref.ref(trainer), name, find))
+    trainer_verbs.connect(callback, trainer, token)
 
 
-def _on_instance(trainer: weakref.ref[Any], name: str) -> Callable[..., Any]:
+def _on_instance(trainer: weakref.ref[Any], name: str, find: Find) -> Callable[..., Any]:
     """The Trainer's routed method, whatever its class has made of it; that of the class without the callback."""
 
     def method(*args: Any, **kwargs: Any) -> Any:
         from transformers import Trainer
-
-        from ..callback import find
 
         this = trainer()
         return getattr(type(this) if find(this) is None else Trainer, name)(this, *args, **kwargs)
@@ -111,8 +117,8 @@ def _on_instance(trainer: weakref.ref[Any], name: str) -> Callable[..., Any]:
 def _create_model_card(callback: Any, trainer: Any, *args: Any, **options: Any) -> Any:
     """For scripts that end with it where they were not told to push: the callback pushes all the same."""
     options = dict(zip(CARD_PARAMETERS, args, strict=False)) | options
-    card = verbs.create_model_card(callback, trainer, _sayable(options))
-    run = verbs.run_of(callback, trainer)
+    card = trainer_verbs.write_card(callback, trainer, _sayable(options))
+    run = trainer_verbs.run_on_main(callback, trainer)
     if run is not None and not trainer.args.push_to_hub:
         run.push_what_was_said(trainer.state)
     return card
@@ -129,17 +135,15 @@ def _push_to_hub(
     **card: Any,
 ) -> Any:
     """With the meaning that the keywords have in the Trainer: `tags` are the card's, and no Git tags."""
-    return verbs.push_to_hub(
-        callback,
-        trainer,
-        commit_message=commit_message,
-        token=token,
-        revision=revision,
-        private=private,
-        blocking=blocking,
-        card=_sayable(card),
-        to_library=card,
-    )
+    said = {
+        "commit_message": commit_message,
+        "blocking": blocking,
+        "token": token,
+        "revision": revision,
+        "private": private,
+        "card": _sayable(card),
+    }
+    return trainer_verbs.push_output_dir(callback, trainer, said, to_library=card)
 
 
 def _sayable(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,9 +160,8 @@ def _sayable(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _ROUTES: dict[str, Callable[..., Any]] = {
-    "init_hf_repo": _init_hf_repo,
     "create_model_card": _create_model_card,
-    "_push_from_checkpoint": verbs.push_from_checkpoint,
-    "_finish_current_push": verbs.finish_current_push,
+    "_push_from_checkpoint": trainer_verbs.push_from_checkpoint,
+    "_finish_current_push": trainer_verbs.finish_current_push,
     "push_to_hub": _push_to_hub,
 }

@@ -1,155 +1,177 @@
-"""The Hub's verbs of a Trainer: what `takeover` routes a stock Trainer to, and `HubSyncTrainerMixin` offers.
-
-Each takes the Trainer's `HubSyncCallback` and the Trainer.
-"""
+"""The Hub's verbs: their parameters, and what these mean, whoever has them."""
 
 from __future__ import annotations
 
-import contextlib
+import inspect
 from collections.abc import Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..checkpoints.completeness import path_of
-from .card_facts import CardFacts
-from .final_model import weights_step
-from .plan import list_files, stays_here
-from .readme import write_librarys
-from .request import check_token, read_request
+from .plan import END_OF_TRAINING
+from .request import check_card_options, check_token
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo, ModelCard
 
-    from ..callback import HubSyncCallback
-    from .run import Run
+Names = str | list[str] | None
 
 
-def run_of(callback: HubSyncCallback, trainer: Any) -> Run | None:
-    """The run, on the world's main process."""
-    return callback.run_of(trainer.args) if trainer.is_world_process_zero() else None
+class HubVerbs:
+    """What `HubSync` and `HubSyncTrainerMixin` have in common.
 
-
-def init_hf_repo(callback: HubSyncCallback, trainer: Any, token: str | None = None) -> None:
-    """Has the repository created, or connected to; the pusher does that, now or when there is a network.
-
-    Raises:
-        SettingsError: when the token is none.
+    Each process of a training may call each verb; only the main one pushes.
     """
-    check_token(token)
-    run = run_of(callback, trainer)
-    if run is not None:
-        run.sync.connect(token)
-        trainer.hub_model_id = run.sync.hub_model_id
+
+    def _connect(self, token: str | None) -> None:
+        raise NotImplementedError
+
+    def _write_card(self, options: Mapping[str, Any]) -> ModelCard | None:
+        """
+        Args:
+            options: Parameter of `create_model_card` → its value.
+        """
+        raise NotImplementedError
+
+    def _push_output_dir(self, said: Mapping[str, Any]) -> CommitInfo | Future[CommitInfo] | None:
+        """
+        Args:
+            said: Parameter of `push_to_hub` → its value.
+        """
+        raise NotImplementedError
+
+    def _push_from_checkpoint(self, checkpoint_folder: str | Path) -> Future[CommitInfo] | None:
+        raise NotImplementedError
+
+    def _finish_current_push(self) -> None:
+        raise NotImplementedError
+
+    def init_hf_repo(self, token: str | None = None) -> None:
+        """Creates the repository, or connects to it, and finds out whether it can be written to.
+
+        Returns at once: the pusher does it, now or when there is a network, and what it finds is logged.
+
+        Args:
+            token: Write token, used from now on; default is `hub_token`, then huggingface_hub's own look-up.
+
+        Raises:
+            SettingsError: when the token is none.
+        """
+        check_token(token)
+        self._connect(token)
+
+    def create_model_card(
+        self,
+        language: Names = None,
+        license: Names = None,
+        tags: Names = None,
+        model_name: str | None = None,
+        finetuned_from: Names = None,
+        tasks: Names = None,
+        dataset_tags: Names = None,
+        dataset: Names = None,
+        dataset_args: Names = None,
+        dataset_language: Names = None,
+    ) -> ModelCard | None:
+        """Writes README.md into `output_dir` at once; what a person wrote in it stays. Later pushes say the same.
+
+        Args:
+            language: ISO 639 codes of the languages, such as `"en"`.
+            license: Identifier from https://huggingface.co/docs/hub/repositories-licenses.
+            tags: Tags of the model, on the card alone.
+            model_name: Title of the card.
+            finetuned_from: Repository of the model that this one was made from.
+            tasks: Task identifiers, such as `"text-classification"`; the first becomes the pipeline tag.
+            dataset_tags: Repositories of the datasets on the Hub.
+            dataset: The datasets' names for people; as many as `dataset_tags` where both are given.
+            dataset_args: What was passed to load each dataset, such as its configuration.
+            dataset_language: ISO 639 codes of the languages of the datasets.
+
+        Returns:
+            The card; `None` on other processes than the main one.
+
+        Raises:
+            SettingsError: for a value that is neither a name nor a list of names.
+        """
+        options = _without_self(locals())
+        check_card_options(options)
+        return self._write_card(options)
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = END_OF_TRAINING,
+        commit_description: str | None = None,
+        tags: Names = None,
+        private: bool | None = None,
+        token: str | None = None,
+        create_repo: bool = True,
+        revision: str | None = None,
+        delete_existing_repo: bool = False,
+        run_as_future: bool = False,
+        *,
+        blocking: bool = True,
+        **card: Any,
+    ) -> CommitInfo | Future[CommitInfo] | None:
+        """Pushes the model with its card and what is new in `output_dir`, in one commit.
+
+        A Trainer saves its model first, and returns at once while `train()` runs, whatever is asked for. A loop
+        without a Trainer pushes what is in `output_dir` and waits, unless `run_as_future` is set: in the middle of
+        a training, set it. Folders `checkpoint-*` and names that start with `_` or `.` stay.
+
+        Args:
+            commit_message: Title of the commit.
+            commit_description: Text below the title.
+            tags: Listed on the card; and each becomes a Git tag on this commit, moved there if it exists, so that
+                `from_pretrained(..., revision="v1.0.0")` works. A newer push never takes over one with tags.
+            private: Visibility if the repository has to be created. One that is there keeps its own.
+            token: Write token; used from now on, for what waits, too.
+            create_repo: Whether a missing repository is created; if not, the push is refused and waits.
+            revision: Branch, created when it is missing. What the Hub knows as a tag or commit is refused.
+            delete_existing_repo: Whether the repository is deleted first, with all its branches and tags, and made
+                anew. Only if it belongs to the token's user or organizations; and only once this push is safe on
+                disk.
+            run_as_future: Whether a `Future` is returned at once.
+            blocking: The Trainer's name for the opposite of it.
+            card: What is said about the model, as for `create_model_card`.
+
+        Returns:
+            The commit, or its `Future`; `None` where it has not arrived, and on other processes than the main one.
+
+        Raises:
+            SettingsError: for a value that cannot work; nothing was saved or queued then.
+            PushNotSent: with `on_error="raise"`, when it has not arrived.
+        """
+        return self._push_output_dir(_without_self(locals()))
+
+    def push_from_checkpoint(self, checkpoint_folder: str | Path) -> Future[CommitInfo] | None:
+        """Pushes a checkpoint folder: its model to the root, and itself as `hub_strategy` says.
+
+        With `all_checkpoints` it arrives under its own name, with `checkpoint` as `last-checkpoint`. Returns at
+        once. The checkpoint that a Trainer is saving is left to the callback.
+
+        Args:
+            checkpoint_folder: Absolute, or relative to the working directory or to `output_dir`.
+
+        Returns:
+            The commit to be; `None` on other processes than the main one.
+
+        Raises:
+            SettingsError: when the folder is no checkpoint, or not a complete one.
+        """
+        return self._push_from_checkpoint(checkpoint_folder)
+
+    def finish_current_push(self) -> None:
+        """Waits for what is under way while there is progress, and says what has not arrived.
+
+        Raises:
+            PushNotSent: with `on_error="raise"`, when something has not arrived.
+        """
+        self._finish_current_push()
 
 
-def create_model_card(callback: HubSyncCallback, trainer: Any, options: Mapping[str, Any]) -> ModelCard | None:
-    """Writes README.md into `output_dir` at once, with a person's text in it kept.
-
-    Args:
-        options: One of `CARD_PARAMETERS` → its value.
-
-    Returns:
-        The card; `None` on other processes than the main one. The Trainer's own returns nothing.
-    """
-    run = run_of(callback, trainer)
-    if run is None:
-        return None
-    facts = facts_of(run, trainer)
-    facts.say(options)
-    return facts.write(run.folder, trainer.state, weights_step(trainer.args, trainer.state))
+def _without_self(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in arguments.items() if name != "self"}
 
 
-def facts_of(run: Run, trainer: Any) -> CardFacts:
-    """The facts for the card, gathered from the Trainer itself where no training has told them."""
-    if not run.facts.setup:
-        seen = {
-            "model": trainer.model,
-            "processing_class": trainer.processing_class,
-            "train_dataloader": trainer.train_dataset,
-            "eval_dataloader": trainer.eval_dataset,
-        }
-        run.learn(trainer.state, seen)
-    return run.facts
-
-
-def push_to_hub(
-    callback: HubSyncCallback, trainer: Any, *, to_library: Mapping[str, Any] | None = None, **options: Any
-) -> CommitInfo | Future[CommitInfo] | None:
-    """Pushes model, card and what is new in `output_dir`, in one commit.
-
-    Args:
-        to_library: What is said to the `create_model_card` of the Trainer's class, where it has one of its own;
-            default is the `card` among the `options`.
-        options: As for `read_request`.
-
-    Raises:
-        SettingsError: on every process, for a value that cannot work; nothing was saved or queued then.
-        PushNotSent: with `on_error="raise"`, when it has not arrived.
-    """
-    run = run_of(callback, trainer)
-    request = read_request(callback.place_of(trainer.args), **options)
-    if hasattr(trainer.callback_handler, "on_push_begin"):  # since transformers 5
-        trainer.callback_handler.on_push_begin(trainer.args, trainer.state, trainer.control)
-    if run is not None:
-        run.will_save()
-    before = _times(run.folder) if run else {}
-    trainer.save_model(_internal_call=True)  # on every process: for a sharded model it is an operation of all
-    if run is None:
-        return None
-    write_librarys(trainer, request.card if to_library is None else to_library, run.sync.hub_model_id)
-    if request.token is not None:
-        run.sync.use_token(request.token)
-    written = {file for file, time in _times(run.folder).items() if before.get(file) != time}
-    facts = facts_of(run, trainer)
-    facts.say(request.card)
-    facts.add_tags(request.tags, getattr(trainer.model, "model_tags", None) or ())
-    future = run.push_output_dir(trainer.state, model_files=written, request=request)
-    if not request.waits or trainer.is_in_train:
-        return future
-    run.sync.finish(show=not trainer.args.disable_tqdm)
-    trainer.hub_model_id = run.sync.hub_model_id
-    return future.result() if future.exception() is None else None
-
-
-def push_from_checkpoint(
-    callback: HubSyncCallback, trainer: Any, checkpoint_folder: str | Path
-) -> Future[CommitInfo] | None:
-    """Queues a checkpoint folder. The Trainer calls this for each save, too; there, `on_save` follows and pushes.
-
-    Raises:
-        SettingsError: when it is no checkpoint.
-    """
-    path_of(checkpoint_folder)
-    run = run_of(callback, trainer)
-    if run is None or run.is_due(checkpoint_folder, trainer.state) or trainer.state.is_hyper_param_search:
-        return None
-    facts_of(run, trainer)
-    return run.push_checkpoint(checkpoint_folder, trainer.state)
-
-
-def finish_current_push(callback: HubSyncCallback, trainer: Any) -> None:
-    """Waits for what is under way, and says what has not arrived.
-
-    The Trainer calls this at the end of `train()`, too; `on_train_end` has waited already, where waiting is right.
-
-    Raises:
-        PushNotSent: with `on_error="raise"`, when something has not arrived.
-    """
-    run = run_of(callback, trainer)
-    if run is None:
-        return
-    if run.is_ending:
-        run.is_ending = False
-    elif run.sync.push_in_progress:
-        run.sync.finish(show=not trainer.args.disable_tqdm)
-    trainer.hub_model_id = run.sync.hub_model_id
-
-
-def _times(folder: Path) -> dict[str, int]:
-    """File of `output_dir` that a push may take → when it was written, in nanoseconds."""
-    times = {}
-    for file in list_files(folder, stays_here):
-        with contextlib.suppress(OSError):  # gone meanwhile
-            times[file] = (folder / file).stat().st_mtime_ns
-    return times
+CARD_PARAMETERS = tuple(inspect.signature(HubVerbs.create_model_card).parameters)[1:]
+"""Parameters of `create_model_card`, in order; the Trainer's own does not have the last."""

@@ -165,7 +165,8 @@ def test_a_card_is_rendered_and_merged_without_torch_and_transformers() -> None:
         "import sys; from hub_callbacks.card import *; "
         "setup = gather_setup(repo_id='a/b'); "
         "progress = {'step': 2, 'training': {'step': [1, 2], 'loss': [2.0, 1.0]}}; "
-        "card = build_model_card(setup, progress, CardOptions(license='mit'), '# Mine'); "
+        "text = render_card(setup, progress, CardOptions(license='mit')).text; "
+        "card = model_card(merge_card(text, '# Mine')); "
         "combine_edits('a', 'b', None); "
         "print([name for name in ('torch', 'transformers', 'datasets', 'peft') if name in sys.modules])"
     )

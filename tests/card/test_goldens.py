@@ -9,7 +9,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from hub_callbacks.card import build_model_card, merge_card, render_card
+from hub_callbacks.card import merge_card, model_card, render_card
 
 from .conftest import golden_facts
 from .runs import GOLDEN, SCENARIOS, Scenario, fixed, shape
@@ -112,17 +112,20 @@ def test_a_user_can_give_a_template(facts: Scenario) -> None:
     assert "Good evening." in edited and "Hello." not in edited and "Measured after step 12" in edited
 
 
-def test_one_call_builds_a_model_card(facts: Scenario) -> None:
+def _card_beside(facts: Scenario, existing: str) -> ModelCard:
     setup, progress, options = facts
-    card = build_model_card(setup, progress, options, "---\nlicense: mit\n---\n# Mine\n\nMy words.\n")
+    return model_card(merge_card(render_card(setup, progress, options).text, existing))
+
+
+def test_a_card_is_had_as_a_model_card(facts: Scenario) -> None:
+    card = _card_beside(facts, "---\nlicense: mit\n---\n# Mine\n\nMy words.\n")
     assert isinstance(card, ModelCard)
     assert card.data.license == "mit" and card.data.pipeline_tag == "image-classification"
     assert "My words." in card.content and "Measured after step 12" in card.content
 
 
 def test_a_broken_model_index_of_a_person_does_not_stop_a_card(facts: Scenario) -> None:
-    setup, progress, options = facts
-    card = build_model_card(setup, progress, options, "---\nmodel-index: [{name: x}]\n---\n# Mine\n")
+    card = _card_beside(facts, "---\nmodel-index: [{name: x}]\n---\n# Mine\n")
     assert "# Mine" in card.content
-    card = build_model_card(setup, progress, options, "---\ntags: false\n---\n# Mine\n")
+    card = _card_beside(facts, "---\ntags: false\n---\n# Mine\n")
     assert "# Mine" in card.content and card.data.pipeline_tag == "image-classification"

@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from hub_callbacks.checkpoints.completeness import TRAINER_STATE, gaps, problem_of, stamps, unannounced
+from hub_callbacks.checkpoints.completeness import TO_BE_ONE, TO_PUSH, problem_of, stamps, unannounced
+from hub_callbacks.checkpoints.files import INCOMPLETE_MARKER, TRAINER_STATE
 
 
 @pytest.fixture
@@ -60,7 +61,28 @@ def test_a_process_that_had_not_written_its_random_state(checkpoint):
 
 
 def test_a_checkpoint_without_optimizer_lacks_nothing():
-    assert gaps(["model.safetensors", TRAINER_STATE], world_size=2) is None
+    assert problem_of(["model.safetensors", TRAINER_STATE], world_size=2) is None
+
+
+@pytest.mark.parametrize(
+    ("files", "right_for"),
+    [
+        ({"model.safetensors", TRAINER_STATE, "optimizer.pt", "rng_state_0.pth", "rng_state_1.pth"}, "all"),
+        ({"model.safetensors", TRAINER_STATE, "optimizer.pt", "rng_state_0.pth"}, "a folder"),
+        ({"own.pt", "rng_state_0.pth", "rng_state_1.pth"}, "a push, a folder"),
+        ({"optimizer.pt", "rng_state_0.pth", "rng_state_1.pth", TRAINER_STATE}, "a push"),
+        ({"global_step3/zero_pp_rank_0.pt", TRAINER_STATE, "rng_state_0.pth", "rng_state_1.pth"}, "all"),
+        ({"model.safetensors", TRAINER_STATE, INCOMPLETE_MARKER, "rng_state_0.pth", "rng_state_1.pth"}, "nothing"),
+    ],
+)
+def test_what_is_missing_matters_by_what_it_is_asked_for(files, right_for):
+    answers = {
+        "a push": problem_of(files, ranks=(0, 1), needs=TO_PUSH),
+        "a folder": problem_of(files, needs=TO_BE_ONE),
+        "a training": problem_of(files, world_size=2),
+    }
+    right = set(answers) if right_for == "all" else set(right_for.split(", ")) & set(answers)
+    assert {purpose for purpose, why in answers.items() if why is None} == right
 
 
 def test_what_was_written_since_is_known_whatever_the_clocks_say(checkpoint):

@@ -28,7 +28,7 @@ def test_the_manifest_names_every_file_as_it_was_pushed(hub, api, repo, tmp_path
     del there[NAME]
     assert {path: facts.sha256 for path, facts in manifest.files.items()} == there
     assert all(facts.size == (folder / path).stat().st_size for path, facts in manifest.files.items())
-    assert (manifest.step, manifest.origin.world_size, manifest.run) == (8, 1, callback.sync.run)
+    assert (manifest.step, manifest.origin.world_size, manifest.run_id) == (8, 1, callback.engine.run_id)
     for package in ("torch", "transformers", "accelerate", "huggingface_hub"):
         assert manifest.origin.versions[package] == importlib.metadata.version(package)
     # The token was taken out of this file on its way.
@@ -56,7 +56,7 @@ def test_what_was_left_out_as_a_secret_does_not_belong_to_it(hub, api, repo, tmp
         (folder / "weights.bin").write_bytes(b"weights")
         from hub_callbacks.training.plan import plan_save
 
-        run.sync.push(plan_save("checkpoint", folder, 1, "step 1")).result(timeout=60)
+        run.engine.push(plan_save("checkpoint", folder, 1, "step 1")).result(timeout=60)
     assert manifest_at(download(tmp_path, repo) / "last-checkpoint").files.keys() == {"weights.bin"}
 
 
@@ -68,7 +68,7 @@ def test_a_manifest_that_lies_in_a_local_folder_is_not_pushed_as_a_file(hub, api
         (folder / "weights.bin").write_bytes(b"weights")
         from hub_callbacks.training.plan import plan_save
 
-        run.sync.push(plan_save("checkpoint", folder, 1, "step 1")).result(timeout=60)
+        run.engine.push(plan_save("checkpoint", folder, 1, "step 1")).result(timeout=60)
     there = download(tmp_path, repo)
     assert manifest_at(there / "last-checkpoint").files.keys() == {"weights.bin"}
     assert not (there / NAME).exists()
@@ -78,10 +78,10 @@ def test_a_run_keeps_its_identifier_in_its_folder(hub, api, repo, tmp_path):
     with Run(tmp_path / repo, api) as first:
         pass
     with Run(tmp_path / repo, api) as second, Run(tmp_path / "other", api) as other:
-        assert first.sync.run == second.sync.run != other.sync.run
+        assert first.engine.run_id == second.engine.run_id != other.engine.run_id
     Outbox(tmp_path / "third" / OUTBOX_NAME).adopt("abc")
     with Run(tmp_path / "third", api) as third:
-        assert third.sync.run == "abc"
+        assert third.engine.run_id == "abc"
 
 
 def test_what_a_manifest_says_survives_writing_and_reading():

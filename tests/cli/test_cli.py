@@ -19,12 +19,12 @@ import hub_callbacks.hub.repository  # noqa: F401  # `read_only` may not be able
 from hub_callbacks.cli import app
 from hub_callbacks.localhub import Answer, Fault
 from hub_callbacks.outbox import ledger
-from hub_callbacks.outbox.push import Target
+from hub_callbacks.outbox.push import MODEL, Target
 from hub_callbacks.outbox.queue import Outbox
 from hub_callbacks.outbox.snapshot import COPY_BELOW
 from hub_callbacks.settings import resolve
-from hub_callbacks.training.engine import HubSync
-from hub_callbacks.training.plan import MODEL, plan_save
+from hub_callbacks.training.engine import Engine
+from hub_callbacks.training.plan import plan_save
 from outboxes import put
 from runs import titles
 
@@ -34,7 +34,7 @@ def waiting(hub, repo, tmp_path):
     """The folder of a run with two pushes that have not been sent: its Hub was away."""
     run = tmp_path / repo
     with hub.inject(Fault("*", Answer(503))):
-        sync = HubSync(resolve(overrides={"output_dir": run, "hub_always_push": True, "finish_timeout": 0}))
+        sync = Engine(resolve(overrides={"output_dir": run, "hub_always_push": True, "finish_timeout": 0}))
         for step in (1, 2):
             checkpoint = run / f"checkpoint-{step}"
             checkpoint.mkdir(parents=True)
@@ -112,7 +112,7 @@ def test_a_push_under_way_when_its_sender_was_killed_waits(repo, waiting):
 
 def test_a_push_that_only_creates_the_repository_is_nothing_that_waits(hub, repo, tmp_path):
     with hub.inject(Fault("*", Answer(503))):
-        sync = HubSync(output_dir=tmp_path / repo)
+        sync = Engine(resolve(overrides={"output_dir": tmp_path / repo}))
         sync.start()
         sync.close()
         assert call("sync", tmp_path / repo, "--patience", 0).exit_code == 0

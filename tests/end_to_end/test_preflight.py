@@ -7,16 +7,16 @@ from huggingface_hub import HfApi
 
 from hub_callbacks.outbox.ledger import DONE, REFUSED
 from hub_callbacks.settings import resolve
-from hub_callbacks.training.engine import HubSync
+from hub_callbacks.training.engine import Engine
 
 
-def start(tmp_path, **keywords) -> HubSync:
-    sync = HubSync(resolve(overrides={"output_dir": tmp_path / "run", **keywords}))
+def start(tmp_path, **keywords) -> Engine:
+    sync = Engine(resolve(overrides={"output_dir": tmp_path / "run", **keywords}))
     sync.start()
     return sync
 
 
-def outcome(sync: HubSync, timeout: float = 60):
+def outcome(sync: Engine, timeout: float = 60):
     """What became of the creation of the repository, which is the only push here."""
     import time
 

@@ -16,7 +16,8 @@ from hub_callbacks.cli import drain
 from hub_callbacks.localhub import Answer, Fault, Hang
 from hub_callbacks.outbox import ledger
 from hub_callbacks.outbox.queue import Outbox
-from hub_callbacks.training.engine import HubSync
+from hub_callbacks.settings import resolve
+from hub_callbacks.training.engine import Engine
 from hub_callbacks.training.plan import plan_save
 from models import Sentences, arguments, classifier
 from runs import below, digests, on_hub, root_of, titles, train
@@ -297,7 +298,7 @@ def test_the_offline_switch_ends_the_wait_at_once_and_keeps_what_was_saved(hub, 
 
 def test_the_end_speaks_of_one_push_as_one_and_ends_each_sentence_once(hub, repo, tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    sync = HubSync(output_dir=tmp_path / repo)
+    sync = Engine(resolve(overrides={"output_dir": tmp_path / repo}))
     weights = tmp_path / repo / "checkpoint-1" / "model.safetensors"
     weights.parent.mkdir(parents=True)
     weights.write_bytes(b"weights")

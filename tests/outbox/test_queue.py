@@ -18,8 +18,6 @@ from hub_callbacks.errors import OutboxError
 from hub_callbacks.outbox import ledger
 from hub_callbacks.outbox.push import MANIFEST
 from hub_callbacks.outbox.queue import ABANDONED_AFTER, Outbox
-from hub_callbacks.pushing.newest_wins import giving_way
-from hub_callbacks.training.plan import MODEL
 from outboxes import OUTBOX_CODE, put, target
 
 
@@ -80,7 +78,7 @@ def test_a_kill_at_any_instant_leaves_no_half_push(outbox, tmp_path):
         writer.stdout.close()
         reader = Outbox(outbox.root)
         for push in reader.pending(tidy=True):
-            assert all(frozen.is_intact(push.folder) for frozen in push.frozen())
+            assert all(frozen.is_unchanged(push.folder) for frozen in push.frozen())
             assert sum(1 for _ in push.frozen()) == 20
         assert not reader.set_aside_folder.exists()
         now = {push.id for push in reader.pending()}
@@ -124,7 +122,8 @@ def test_what_a_newer_version_has_added_to_a_push_is_passed_over(outbox):
     push = put(outbox)
     manifest = push.folder / MANIFEST
     values = json.loads(manifest.read_text())
-    for place in (values, values["target"], values["parts"][0], values["retention"], values["origin"]):
+    content = values["content"]
+    for place in (values, values["target"], content, content["parts"][0], content["retention"], content["origin"]):
         place["new"] = 1
     manifest.write_text(json.dumps(values))
     assert Outbox(outbox.root).pending() == outbox.pending() == [push]
@@ -231,29 +230,7 @@ def test_giving_up_a_part_frees_its_files_and_no_others(outbox):
     assert sum(path.stat().st_size for path in (push.folder / "files").iterdir()) == 1500
 
 
-def test_room_is_made_by_the_oldest_that_is_written_again_then_by_checkpoints_never_by_the_newest(outbox):
-    pushes = [put(outbox, {MODEL: b"m" * 1000, f"checkpoint-{n}": b"c" * 1000}, keep=True) for n in (1, 2, 3)]
-    first, second, third = (push.id for push in pushes)
-    assert giving_way(pushes, 6000) == {}
-    assert giving_way(pushes, 5500) == {first: {MODEL}}
-    assert giving_way(pushes, 4000) == {first: {MODEL}, second: {MODEL}}
-    assert giving_way(pushes, 3500) == {first: {MODEL, "checkpoint-1"}, second: {MODEL}}
-    assert giving_way(pushes, 0) == {first: {MODEL, "checkpoint-1"}, second: {MODEL, "checkpoint-2"}}
-    assert giving_way(pushes, 0, busy=first) == {second: {MODEL, "checkpoint-2"}}
-    assert third not in giving_way(pushes, 0)
-
-
-def test_room_counts_only_what_nothing_else_keeps(outbox, tmp_path):
-    original = tmp_path / "weights.bin"
-    original.write_bytes(os.urandom(300_000))
-    pushes = [put(outbox, {f"checkpoint-{n}": original}) for n in (1, 2)] + [put(outbox, {"checkpoint-3": b"x"})]
-    assert giving_way(pushes, 1000) == {}
-    original.unlink()
-    first, second = ({push.id: {f"checkpoint-{n}"}} for n, push in enumerate(pushes[:2], 1))
-    assert giving_way(pushes, 1000) == first | second, "one of the two alone frees nothing"
-
-
 def test_the_manifest_is_readable_by_people(outbox):
     push = put(outbox, {"model": b"x"})
     values = json.loads((push.folder / MANIFEST).read_text())
-    assert (values["format"], values["target"]["repo_id"]) == (1, target().repo_id)
+    assert (values["format"], values["kind"], values["target"]["repo_id"]) == (2, "commit", target().repo_id)

@@ -35,7 +35,7 @@ def test_a_large_file_costs_no_copy(push, original):
 def test_a_deleted_original_is_still_there(push, original):
     frozen = freeze(original, push, "files/0")
     original.unlink()
-    assert frozen.is_intact(push)
+    assert frozen.is_unchanged(push)
     assert (push / "files/0").read_bytes() == LARGE
 
 
@@ -44,30 +44,30 @@ def test_a_replaced_original_changes_nothing(push, original):
     new = original.with_suffix(".new")
     new.write_bytes(b"n" * len(LARGE))
     new.replace(original)
-    assert frozen.is_intact(push)
+    assert frozen.is_unchanged(push)
     assert (push / "files/0").read_bytes() == LARGE
 
 
 @pytest.mark.parametrize("content", [b"n" * len(LARGE), b"shorter", b""])
 def test_a_large_file_that_is_rewritten_in_place_is_noticed(push, original, content):
     frozen = freeze(original, push, "files/0")
-    assert frozen.is_intact(push)
+    assert frozen.is_unchanged(push)
     original.write_bytes(content)
-    assert not frozen.is_intact(push)
+    assert not frozen.is_unchanged(push)
 
 
 def test_a_large_file_that_is_being_appended_to_is_noticed(push, original):
     frozen = freeze(original, push, "files/0")
     with original.open("ab") as file:
         file.write(b"more")
-    assert not frozen.is_intact(push)
+    assert not frozen.is_unchanged(push)
 
 
 def test_a_small_file_is_a_copy_that_nothing_can_change(push, original):
     original.write_bytes(b"small")
     frozen = freeze(original, push, "files/0")
     original.write_bytes(b"other")
-    assert frozen.is_intact(push)
+    assert frozen.is_unchanged(push)
     assert (push / "files/0").read_bytes() == b"small"
 
 
@@ -79,7 +79,7 @@ def test_without_links_files_are_copied(push, original, monkeypatch, code):
     monkeypatch.setattr(os, "link", refuse)
     frozen = freeze(original, push, "files/0")
     original.write_bytes(b"n" * len(LARGE))
-    assert frozen.is_intact(push)
+    assert frozen.is_unchanged(push)
     assert (push / "files/0").read_bytes() == LARGE
 
 
@@ -95,7 +95,7 @@ def test_other_trouble_is_not_hidden(push, original, monkeypatch):
 def test_another_disk_is_copied_to(small_disk, original):
     frozen = freeze(original, small_disk, "files/0")
     original.unlink()
-    assert frozen.is_intact(small_disk)
+    assert frozen.is_unchanged(small_disk)
     assert (small_disk / "files/0").read_bytes() == LARGE
 
 
@@ -108,7 +108,7 @@ def test_a_symbolic_link_is_followed(push, original, tmp_path, content):
     original.unlink()
     assert not (push / "files/0").is_symlink()
     assert (push / "files/0").read_bytes() == content
-    assert frozen.is_intact(push)
+    assert frozen.is_unchanged(push)
 
 
 def test_a_file_that_is_gone_is_said(push, tmp_path):
@@ -119,4 +119,4 @@ def test_a_file_that_is_gone_is_said(push, tmp_path):
 def test_a_frozen_file_that_is_gone_is_noticed(push, original):
     frozen = freeze(original, push, "files/0")
     (push / "files/0").unlink()
-    assert not frozen.is_intact(push)
+    assert not frozen.is_unchanged(push)

@@ -51,7 +51,7 @@ CELLS = [
 def test_trouble_stops_nothing_and_loses_nothing(operation, fault, hub, run, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", operation.startswith("lfs"))
     injection = hub.inject(Fault(operation, FAULTS[fault]))
-    run.sync.start()
+    run.engine.start()
     futures = [run.save(1)]
     if fault == "stopped":
         wait_until(lambda: injection.hits)
@@ -59,7 +59,7 @@ def test_trouble_stops_nothing_and_loses_nothing(operation, fault, hub, run, tmp
     run.wait_for_trouble()
     futures.append(run.save(2))
     if (operation, fault) != ("commit", "lost"):  # there the next attempt finds that it has arrived
-        summary = run.sync.summary()
+        summary = run.engine.summary()
         assert not any(future.done() for future in futures)
         assert (summary.waiting, summary.commits, summary.lost) == (2, 0, 0)
         assert summary.why
@@ -71,7 +71,7 @@ def test_trouble_stops_nothing_and_loses_nothing(operation, fault, hub, run, tmp
     else:
         injection.clear()
     futures += [run.save(3), run.end()]  # what was refused is tried again with the next save
-    assert run.sync.wait(), str(run.sync.summary())
+    assert run.engine.wait(), str(run.engine.summary())
     assert on_hub(hub, run.repo, tmp_path / "cache") == expected(run.saved)
     assert all(future.result().oid for future in futures)
     assert_tells_the_truth(run)

@@ -17,15 +17,15 @@ from hub_callbacks.hub.repository import Repository
 from hub_callbacks.localhub import LocalHub
 from hub_callbacks.outbox import ledger
 from hub_callbacks.outbox.durable import DURABLE, has_hole, make_durable, may_be_torn
-from hub_callbacks.outbox.push import CARD_FACTS, MANIFEST, Target
+from hub_callbacks.outbox.push import CARD_FACTS, MANIFEST, MODEL, Target
 from hub_callbacks.outbox.queue import Outbox
 from hub_callbacks.outbox.signals import Orders, Signals
-from hub_callbacks.pushing.attempt import is_intact
 from hub_callbacks.pushing.card import card_files
+from hub_callbacks.pushing.files import is_intact
 from hub_callbacks.pushing.pusher import Pusher
 from hub_callbacks.settings import OUTBOX_NAME, resolve
-from hub_callbacks.training.engine import HubSync
-from hub_callbacks.training.plan import MODEL, plan_save
+from hub_callbacks.training.engine import Engine
+from hub_callbacks.training.plan import plan_save
 from outboxes import put
 from power_cut import Run, after_a_restart, record_run, recover, states
 from savers import CARD, wait_until
@@ -35,6 +35,12 @@ SIZE = 300_000
 
 
 # -- a recorded run
+
+
+@pytest.fixture
+def hub(shared_hub: LocalHub) -> LocalHub:
+    """That of all tests: none is stopped here."""
+    return shared_hub
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +216,7 @@ def test_a_push_stays_until_the_one_that_takes_it_over_is_on_the_disk(sender, hu
     sending = threading.Thread(target=pusher.run)
     sending.start()
     try:
-        wait_until(lambda: {older.id, newer.id} <= pusher._durable | {newer.id} and newer.id in pusher._seen)
+        wait_until(lambda: newer.id in pusher._known and pusher._known[older.id].is_durable)
         assert [push.id for push in sender.outbox.pending()] == [older.id, newer.id]
         assert [push.id for push in pusher._keep_house()] == [newer.id], "it is not sent, either"
         assert older.folder.exists()
@@ -326,8 +332,8 @@ def test_half_of_what_a_person_wrote_is_not_pushed(hub, api, repo, tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text("Begin. " * 100 + "End.")
     plan = plan_save("every_save", checkpoint, 1, "step 1")
-    sync = HubSync(resolve(overrides={"output_dir": tmp_path / repo}))
-    sync._companion.stop()  # it is not to be sent
+    sync = Engine(resolve(overrides={"output_dir": tmp_path / repo}))
+    sync._pusher.stop()  # it is not to be sent
     sync.push(plan, card=CARD, readme=readme)
     sync.close(grace=0)
     outbox = sync.outbox

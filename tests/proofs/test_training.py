@@ -10,10 +10,10 @@ import pytest
 from transformers import Trainer, TrainerCallback
 
 from hub_callbacks import HubSyncCallback, cli
+from hub_callbacks.checkpoints.files import is_training_state
 from hub_callbacks.localhub import Answer, Fault, Hang, LocalHub, LoseResponse
 from hub_callbacks.outbox import ledger
 from hub_callbacks.outbox.queue import Outbox
-from hub_callbacks.training.plan import is_training_state
 from models import Sentences, arguments, classifier
 from savers import digests, on_hub, wait_until
 
@@ -116,7 +116,7 @@ def test_a_refusal_leaves_the_training_alone_and_is_said_once(hub, tmp_path, cap
     assert callback.summary().waiting == 5
     errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert len([error for error in errors if "The Hub answered 403" in error]) == 1
-    cli.drain(callback.sync.outbox, patience=60, quiet=True)
+    cli.drain(callback.engine.outbox, patience=60, quiet=True)
     assert_all_is_there(hub, tmp_path / "model", tmp_path / "cache")
 
 
@@ -134,7 +134,7 @@ def test_the_last_save_arrives_over_a_slow_link(hub, tmp_path):
     there = on_hub(hub, "local/model", tmp_path / "cache")
     last = tmp_path / "model" / "checkpoint-8"
     assert there.items() >= digests(last, "last-checkpoint/").items()
-    assert {entry.state for entry in callback.sync.outbox.ledger.latest().values()} == {
+    assert {entry.state for entry in callback.engine.outbox.ledger.latest().values()} == {
         ledger.DONE, ledger.SUPERSEDED,
     }  # fmt: skip
 
@@ -207,6 +207,6 @@ def test_a_next_run_sends_what_the_last_one_left(hub, tmp_path):
         train(tmp_path / "model", finish_timeout=1).close()
     again = HubSyncCallback()
     Trainer(classifier(), arguments(tmp_path / "model", hub_strategy="all_checkpoints"), callbacks=[again])
-    wait_until(lambda: not again.sync.outbox.pending())
+    wait_until(lambda: not again.engine.outbox.pending())
     again.close()
     assert_all_is_there(hub, tmp_path / "model", tmp_path / "cache")

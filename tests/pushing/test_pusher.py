@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -14,103 +15,21 @@ import huggingface_hub
 import pytest
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
+from outbox.test_push import WRITTEN_BY_0_1_0
 
 from hub_callbacks.checkpoints import manifest as checkpoint_manifest
-from hub_callbacks.checkpoints.retention import Retention
+from hub_callbacks.checkpoints.files import LAST_CHECKPOINT
 from hub_callbacks.hub.repository import Repository
 from hub_callbacks.localhub import Answer, Fault, Hang, LoseResponse
 from hub_callbacks.outbox import ledger
-from hub_callbacks.outbox.push import Target
+from hub_callbacks.outbox.push import MODEL, Target
 from hub_callbacks.outbox.queue import Outbox
 from hub_callbacks.outbox.signals import Orders, Signals
-from hub_callbacks.pushing import attempt as sending
-from hub_callbacks.pushing.newest_wins import taken_over
-from hub_callbacks.pushing.parts import Agenda
+from hub_callbacks.pushing import attempt
+from hub_callbacks.pushing.node_files import NodeWaits
 from hub_callbacks.pushing.pusher import Pusher
-from hub_callbacks.training.plan import CARD, LAST_CHECKPOINT, MODEL, OUTPUTS
 from outboxes import put
 from savers import digests, wait_until
-
-# -- the rules, without a Hub
-
-
-def queue(outbox: Outbox, *pushes: tuple[set[str], dict[str, Any]]) -> list[Any]:
-    return [put(outbox, dict.fromkeys(sorted(slots), b"x") if slots else None, **more) for slots, more in pushes]
-
-
-@pytest.mark.parametrize(
-    ("older", "newer", "given_up"),
-    [
-        ({MODEL}, {MODEL}, {MODEL}),
-        ({MODEL, LAST_CHECKPOINT}, {MODEL, LAST_CHECKPOINT}, {MODEL, LAST_CHECKPOINT}),
-        ({MODEL, LAST_CHECKPOINT}, {MODEL}, {MODEL}),
-        ({MODEL, "checkpoint-1"}, {MODEL, "checkpoint-2"}, {MODEL}),
-        ({MODEL, OUTPUTS}, {MODEL}, {MODEL}),
-        ({"checkpoint-1"}, {MODEL, "checkpoint-2"}, set()),
-    ],
-)
-def test_a_pending_push_gives_up_what_a_newer_one_writes_too(tmp_path, older, newer, given_up):
-    first, second = queue(Outbox(tmp_path), (older, {}), (newer, {}))
-    assert taken_over([first, second], {}) == {first.id: dict.fromkeys(given_up, second.id), second.id: {}}
-
-
-def test_another_repository_or_branch_takes_over_nothing(tmp_path):
-    targets = [Target("local/a"), Target("local/b"), Target("local/a", "branch")]
-    pushes = queue(Outbox(tmp_path), *(({MODEL}, {"target": target}) for target in targets))
-    assert set(map(str, taken_over(pushes, {}).values())) == {"{}"}
-
-
-def test_visibility_and_the_name_of_main_make_no_other_place(tmp_path):
-    targets = [Target("local/a"), Target("local/a", "main", private=True)]
-    first, second = queue(Outbox(tmp_path), *(({MODEL}, {"target": target}) for target in targets))
-    assert taken_over([first, second], {})[first.id] == {MODEL: second.id}
-
-
-def test_the_card_is_taken_over_by_itself(tmp_path):
-    first, second = queue(Outbox(tmp_path), ({"checkpoint-1"}, {"has_card": True}), ({MODEL}, {"has_card": True}))
-    assert taken_over([first, second], {})[first.id] == {CARD: second.id}
-
-
-def test_the_newest_of_several_takes_over(tmp_path):
-    first, second, third = queue(Outbox(tmp_path), ({MODEL}, {}), ({MODEL}, {}), ({MODEL}, {}))
-    over = taken_over([first, second, third], {})
-    assert over == {first.id: {MODEL: third.id}, second.id: {MODEL: third.id}, third.id: {}}
-
-
-def test_pushes_that_are_kept_give_way_only_to_what_is_there(tmp_path):
-    first, second = queue(Outbox(tmp_path), ({MODEL}, {"keep": True}), ({MODEL}, {"keep": True}))
-    assert taken_over([first, second], {}) == {first.id: {}, second.id: {}}
-    done = {(first.target.place, MODEL): second.id}
-    assert taken_over([first], done) == {first.id: {MODEL: second.id}}
-
-
-def test_the_best_checkpoint_is_taken_over_by_a_better_one_only(tmp_path):
-    slots = {MODEL, LAST_CHECKPOINT}
-
-    def over(*bests: int) -> list[set[str]]:
-        outbox = Outbox(tmp_path / "-".join(map(str, bests)))
-        saves = ((slots, {"step": n + 1, "retention": Retention(best=best)}) for n, best in enumerate(bests))
-        return [set(slots) for slots in taken_over(queue(outbox, *saves), {}).values()][::-1]
-
-    assert over(1, 1, 1) == [{MODEL}, slots, set()]
-    assert over(1, 2, 2) == [slots, {MODEL}, set()]
-    assert over(1, 1, 3) == [slots, slots, set()]
-
-
-def test_what_is_there_already_is_never_overwritten_by_what_came_before(tmp_path):
-    (push,) = queue(Outbox(tmp_path), ({MODEL, "checkpoint-1"}, {}))
-    place = push.target.place
-    assert taken_over([push], {(place, MODEL): "000009"})[push.id] == {MODEL: "000009"}
-    assert taken_over([push], {(place, MODEL): "000000"})[push.id] == {}
-    assert taken_over([push], {("other@main", MODEL): "000009"})[push.id] == {}
-
-
-def test_what_the_hub_refused_takes_over_nothing(tmp_path):
-    first, second = queue(Outbox(tmp_path), ({MODEL}, {}), ({MODEL}, {}))
-    assert taken_over([first, second], {}, refused={second.id})[first.id] == {}
-
-
-# -- with a Hub
 
 
 class Sender:
@@ -163,6 +82,20 @@ def test_pending_pushes_become_one_commit_of_the_newest_and_each_checkpoint(send
     }
     assert sender.titles() == ["step 1", "step 2", "step 3"]
     assert list(sender.outbox.pushes.iterdir()) == []
+
+
+def test_an_outbox_of_version_0_1_0_is_sent(hub, api, tmp_path):
+    shutil.copytree(WRITTEN_BY_0_1_0, tmp_path / "run")
+    sender = Sender(tmp_path / "run/_hub_sync", "written-by-0-1-0", api)
+    sender.send()
+    assert set(sender.states().values()) == {ledger.DONE, ledger.SUPERSEDED}
+    assert sender.titles() == ["step 1", "step 2"]
+    there = sender.there()
+    assert there["model.safetensors"] == sha(b"weights of step 2")
+    assert there["checkpoint-1/optimizer.pt"] == sha(b"optimizer of step 1")
+    assert there["checkpoint-2/rng_state_1.pth"] == sha(b"random state of process 1")
+    refs = api.list_repo_refs(sender.target.repo_id)
+    assert [tag.name for tag in refs.tags] == ["step-1"] and [b.name for b in refs.branches] == ["main"]
 
 
 def test_superseded_pushes_say_by_which(sender):
@@ -285,7 +218,7 @@ def test_who_may_not_send_lets_another_process_send(sender, hub, monkeypatch):
 
 def test_a_push_that_fails_again_and_again_lets_others_pass(sender, hub, monkeypatch):
     poison, good = sender.put({"checkpoint-1": b"1"}), sender.put({"checkpoint-2": b"2"})
-    real = sending.send
+    real = attempt.send
 
     def send(push: Any, *rest: Any) -> Any:
         if push.id == poison.id and sender.states().get(good.id) != ledger.DONE:
@@ -332,7 +265,7 @@ def test_a_lost_answer_makes_no_second_commit(sender, hub, upload_path):
 
 def test_what_was_sent_by_a_pusher_that_died_before_it_said_so_is_not_sent_twice(sender):
     push = sender.put({MODEL: b"1"})
-    sending.send(push, Repository(), sender.outbox, Agenda())
+    attempt.send(push, Repository(), sender.outbox, NodeWaits())
     sender.send()
     assert len(sender.titles()) == 1
     assert sender.states() == {push.id: ledger.DONE}
@@ -472,7 +405,7 @@ def test_trouble_with_remembering_the_card_does_not_undo_a_push(sender, monkeypa
     def refuse(*args: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("hub_callbacks.pushing.attempt.remember", refuse)
+    monkeypatch.setattr("hub_callbacks.pushing.commit.remember", refuse)
     push = sender.put({MODEL: b"1"}, has_card=True)
     (push.folder / "card.json").write_text("{}")
     sender.send()

@@ -13,8 +13,9 @@ import torch
 from hub_callbacks.localhub import Answer, Fault
 from hub_callbacks.outbox import ledger
 from hub_callbacks.outbox.signals import Orders
-from hub_callbacks.pushing.redaction import SCAN_BELOW, has_token, hide, secret_in, training_args_without_tokens
+from hub_callbacks.pushing.redaction import SCAN_BELOW, hide, secret_in
 from hub_callbacks.training.plan import plan_save
+from hub_callbacks.training.training_args import has_token, without_tokens
 from models import arguments
 from runs import digests, on_hub, train
 from savers import CARD, Run
@@ -84,7 +85,7 @@ def test_tokens_are_hidden_in_texts():
 def test_training_arguments_lose_their_tokens_and_nothing_else(tmp_path):
     args = arguments(tmp_path, hub_token=HF)
     assert has_token(args)
-    cleaned = training_args_without_tokens(args)
+    cleaned = without_tokens(args)
     assert HF.encode() not in cleaned
     loaded = torch.load(io.BytesIO(cleaned), weights_only=False)
     assert loaded.hub_token is None
@@ -98,10 +99,10 @@ def test_no_token_is_anywhere_after_pushes_that_work_and_fail(hub, api, repo, tm
     """Every byte that is written, logged, printed, or on the Hub is looked through."""
     caplog.set_level(logging.DEBUG, "hub_callbacks")
     with Run(tmp_path / repo, api, Orders(longest_wait=0.2), hub_token=hub.token) as run:
-        run.sync.start()
+        run.engine.start()
         folder = tmp_path / repo / "checkpoint-1"
         run.save(1)
-        assert run.sync.wait()
+        assert run.engine.wait()
         folder = tmp_path / repo / "checkpoint-2"
         folder.mkdir()
         (folder / "config.json").write_text("{}")
@@ -111,13 +112,13 @@ def test_no_token_is_anywhere_after_pushes_that_work_and_fail(hub, api, repo, tm
         with hub.inject(Fault("commit", Answer(401, message=f"Bad token {hub.token}"), times=1)):
             plan = plan_save("all_checkpoints", folder, 2, "step 2")
             assert plan is not None
-            run.sync.push(plan, card=CARD)
+            run.engine.push(plan, card=CARD)
             run.wait_for_state(ledger.REFUSED)
         run.save(3)
-        assert run.sync.wait()
-        summary = run.sync.summary()
-        texts = [repr(run.settings), str(run.settings), repr(run.sync), str(summary), repr(summary), caplog.text]
-        texts += [repr(future.exception()) for future in run.sync.pushes]
+        assert run.engine.wait()
+        summary = run.engine.summary()
+        texts = [repr(run.settings), str(run.settings), repr(run.engine), str(summary), repr(summary), caplog.text]
+        texts += [repr(future.exception()) for future in run.engine.pushes]
     token = hub.token.encode()
     assert not [text for text in texts if hub.token in text]
     outbox = [path for path in (tmp_path / repo / "_hub_sync").rglob("*") if path.is_file()]
@@ -162,7 +163,7 @@ def test_a_card_that_is_made_from_a_secret_stays_here(hub, api, repo, tmp_path):
 
 def test_the_token_does_not_stand_in_the_arguments_of_the_pusher(hub, api, repo, tmp_path):
     with Run(tmp_path / repo, api, hub_token=hub.token) as run:
-        run.sync.start()
-        process = run.sync._companion._process
+        run.engine.start()
+        process = run.engine._pusher._process
         assert process is not None
         assert hub.token not in " ".join(map(str, process.args))

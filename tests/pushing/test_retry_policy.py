@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from hub_callbacks.hub.repository import NotABranch
-from hub_callbacks.pushing.retry_policy import TRANSIENT_STATUS, judge, refused_metadata
+from hub_callbacks.hub.errors import TRANSIENT_STATUS, NotABranch, refused_metadata
+from hub_callbacks.pushing.retry_policy import retry_policy
 
 
 class HubError(Exception):
@@ -20,7 +20,7 @@ class HubError(Exception):
 
 @pytest.mark.parametrize("status", sorted(TRANSIENT_STATUS))
 def test_passing_trouble_is_tried_again(status):
-    assert judge(HubError(status)).again
+    assert retry_policy(HubError(status)).again
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_passing_trouble_is_tried_again(status):
     [ConnectionError("refused"), TimeoutError(), OSError("reset"), RuntimeError("xet: broken"), KeyError("url")],
 )
 def test_trouble_without_an_answer_is_tried_again(error):
-    verdict = judge(error)
+    verdict = retry_policy(error)
     assert verdict.again
     assert type(error).__name__ in verdict.why
 
@@ -46,7 +46,7 @@ def test_trouble_without_an_answer_is_tried_again(error):
     ],
 )
 def test_a_refusal_stops_and_says_what_to_do(status, todo, all_pushes):
-    verdict = judge(HubError(status))
+    verdict = retry_policy(HubError(status))
     assert not verdict.again
     assert verdict.all_pushes is all_pushes
     assert todo in verdict.why
@@ -56,19 +56,19 @@ def test_a_refusal_stops_and_says_what_to_do(status, todo, all_pushes):
 def test_a_refusal_is_seen_through_what_the_client_wraps_it_in():
     wrapped = RuntimeError("Error while uploading 'model.safetensors' to the Hub.")
     wrapped.__cause__ = HubError(403)
-    assert not judge(wrapped).again
+    assert not retry_policy(wrapped).again
     wrapped.__cause__ = HubError(503)
-    assert judge(wrapped).again
+    assert retry_policy(wrapped).again
 
 
 def test_a_full_account_is_not_a_passing_quota():
-    assert not judge(HubError(403, "Private repository storage limit reached")).again
-    assert judge(HubError(403, "You hit the rate limit")).again
+    assert not retry_policy(HubError(403, "Private repository storage limit reached")).again
+    assert retry_policy(HubError(403, "You hit the rate limit")).again
 
 
 def test_a_file_that_vanished_between_upload_and_commit_is_uploaded_again():
     text = "Your push was rejected because an LFS pointer pointed to a file that does not exist."
-    assert judge(HubError(400, text)).again
+    assert retry_policy(HubError(400, text)).again
 
 
 @pytest.mark.parametrize(
@@ -82,11 +82,11 @@ def test_a_file_that_vanished_between_upload_and_commit_is_uploaded_again():
     ],
 )
 def test_the_hub_says_how_long_to_wait(headers, seconds):
-    assert judge(HubError(429, headers=headers)).after == seconds
+    assert retry_policy(HubError(429, headers=headers)).after == seconds
 
 
 def test_the_hub_may_say_until_when_to_wait():
-    after = judge(HubError(503, headers={"Retry-After": formatdate(time.time() + 100, usegmt=True)})).after
+    after = retry_policy(HubError(503, headers={"Retry-After": formatdate(time.time() + 100, usegmt=True)})).after
     assert 90 < after <= 100
 
 
@@ -95,22 +95,22 @@ def test_until_when_is_told_by_the_clock_of_the_hub():
     headers = {
         name: formatdate(moment, usegmt=True) for name, moment in {"Date": year, "Retry-After": year + 9}.items()
     }
-    assert judge(HubError(503, headers=headers)).after == 9
+    assert retry_policy(HubError(503, headers=headers)).after == 9
 
 
 @pytest.mark.parametrize("error", [TypeError("x"), AttributeError("x"), AssertionError("x")])
 def test_a_bug_is_not_tried_again_for_ever(error):
-    verdict = judge(error)
+    verdict = retry_policy(error)
     assert not verdict.again and "report" in verdict.why
 
 
 def test_a_tag_cannot_be_pushed_to():
-    verdict = judge(NotABranch("'v1' is a tag"))
+    verdict = retry_policy(NotABranch("'v1' is a tag"))
     assert not verdict.again and verdict.all_pushes
 
 
 def test_the_same_trouble_is_worded_the_same():
-    first, second = (judge(HubError(403, f"No. (Request ID: Root=1-{n})")).why for n in "ab")
+    first, second = (retry_policy(HubError(403, f"No. (Request ID: Root=1-{n})")).why for n in "ab")
     assert first == second
 
 

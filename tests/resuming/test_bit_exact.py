@@ -20,9 +20,9 @@ import transformers
 from huggingface_hub import HfApi
 
 from hub_callbacks import cli
+from hub_callbacks.checkpoints.files import list_files
 from hub_callbacks.outbox.queue import Outbox
 from hub_callbacks.settings import OUTBOX_NAME
-from hub_callbacks.training.plan import list_files
 from killing import _pusher_of
 from savers import wait_until
 

@@ -11,19 +11,20 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from hub_callbacks.resuming.team import Alone
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from typer.testing import CliRunner
 
 import hub_callbacks
 from hub_callbacks import ResumeError, latest_checkpoint
-from hub_callbacks.checkpoints.completeness import TRAINER_STATE, problem_of
+from hub_callbacks.checkpoints.completeness import problem_of
+from hub_callbacks.checkpoints.files import TRAINER_STATE
 from hub_callbacks.checkpoints.manifest import NAME
 from hub_callbacks.cli import app
 from hub_callbacks.hub.downloads import Downloads
 from hub_callbacks.localhub import Answer, Fault
 from hub_callbacks.outbox.queue import Outbox
 from hub_callbacks.resuming.search import Search
-from hub_callbacks.resuming.team import Alone
 from hub_callbacks.settings import OUTBOX_NAME
 from models import arguments
 from runs import commit_titled, digests, titles, train
@@ -194,7 +195,7 @@ def test_the_newest_of_the_hub_is_put_where_the_trainer_expects_it(hub, repo, ou
     assert latest_checkpoint(arguments(output_dir)) == str(output_dir / "checkpoint-8")
     assert digests(output_dir / "checkpoint-8") == witness.checkpoints[8]
     assert "optimizer, scheduler, random states of 1 process." in said()
-    assert Outbox(output_dir / OUTBOX_NAME).run_id() == callback.sync.run
+    assert Outbox(output_dir / OUTBOX_NAME).run_id() == callback.engine.run_id
     assert not (output_dir / OUTBOX_NAME / "incoming").exists()
 
 
@@ -339,7 +340,7 @@ def test_a_kill_before_it_is_in_its_place_makes_it_no_other_runs(hub, repo, outp
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Search, "_place", killed)
         latest_checkpoint(arguments(output_dir))
-    assert Outbox(output_dir / OUTBOX_NAME).run_id() == callback.sync.run
+    assert Outbox(output_dir / OUTBOX_NAME).run_id() == callback.engine.run_id
 
 
 class Threads:

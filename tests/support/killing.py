@@ -23,11 +23,11 @@ from typing import Any
 from huggingface_hub import HfApi
 
 from hub_callbacks import cli
+from hub_callbacks.checkpoints.files import is_training_state
 from hub_callbacks.localhub import LocalHub
 from hub_callbacks.outbox import ledger
 from hub_callbacks.outbox.queue import Outbox
 from hub_callbacks.settings import OUTBOX_NAME
-from hub_callbacks.training.plan import is_training_state
 from savers import digests, on_hub, wait_until
 
 VICTIMS = ("trainer", "group", "pusher", "both")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from hub_callbacks.outbox.push import Push, PushPart, Target
+from hub_callbacks.outbox.push import MODEL, Commit, OtherNodes, Push, PushPart, Target
 from hub_callbacks.outbox.queue import Outbox
 from hub_callbacks.outbox.snapshot import Frozen, freeze
-from hub_callbacks.training.plan import MODEL, Meeting
 
 OUTBOX_CODE = """
 import sys
@@ -34,14 +34,15 @@ def put(
     slots: Mapping[str, bytes | Path] | None = None,
     shared: bytes | None = None,
     name: str = "weights.bin",
-    meeting: Meeting | None = None,
+    others: OtherNodes | None = None,
     **changes: Any,
 ) -> Push:
     """Queues a push with one file for each slot, and perhaps one that all slots have.
 
     Args:
         name: Of the one file.
-        meeting: Where other nodes put their files of the folders in it.
+        others: Where other nodes put their files of the folders in it.
+        changes: Fields of the push, or of its commit.
     """
     with outbox.stage() as staged:
         parts = []
@@ -62,16 +63,17 @@ def put(
             path = f"{prefix}/{name}" if prefix else name
             files = {path: frozen, **{f"{prefix}/{other}".lstrip("/"): file for other, file in common.items()}}
             parts.append(
-                PushPart(slot, files, prefix, whole_folder=bool(prefix), meeting=meeting if prefix else None)
+                PushPart(slot, files, prefix, whole_folder=bool(prefix), others=others if prefix else None)
             )
+        own = {field.name for field in fields(Push)}
+        commit = {"step": 1, "parts": tuple(parts), **{k: v for k, v in changes.items() if k not in own}}
         values: dict[str, Any] = {
             "id": "",
             "folder": staged,
-            "run": "run",
+            "run_id": "run",
             "created": time.time(),
             "target": target(),
-            "step": 1,
             "message": f"push {time.monotonic_ns()}",
-            "parts": tuple(parts),
+            "content": Commit(**commit),
         }
-        return outbox.submit(staged, Push(**(values | changes)))
+        return outbox.submit(staged, Push(**(values | {k: v for k, v in changes.items() if k in own})))

@@ -69,14 +69,14 @@ def save_and_push(output_dir: Path) -> None:
 
     from hub_callbacks.outbox.signals import Orders
     from hub_callbacks.settings import resolve
-    from hub_callbacks.training.engine import HubSync
+    from hub_callbacks.training.engine import Engine
     from hub_callbacks.training.plan import plan_end, plan_save
     from savers import CARD
 
     chance = numpy.random.default_rng(0)
     (output_dir / "README.md").write_text(README)
     settings = resolve(overrides={"output_dir": output_dir, "hub_strategy": "all_checkpoints"})
-    sync = HubSync(settings, Orders(longest_wait=0.2))
+    sync = Engine(settings, Orders(longest_wait=0.2))
     sync.start()
     for step in range(1, SAVES + 1):
         folder = output_dir / f"checkpoint-{step}"
@@ -256,7 +256,7 @@ def _files_of(now: Recording, folder: int) -> dict[str, str]:
     stored = now.names.get(now.names[folder].get("files", -1), {})
     return {
         path: hashlib.sha256(now.contents[stored[Path(file["stored"]).name]]).hexdigest()
-        for part in manifest["parts"]
+        for part in manifest["content"].get("parts", ())
         for path, file in part["files"].items()
     }
 

@@ -10,8 +10,8 @@ from huggingface_hub import HfApi, snapshot_download
 from transformers import Trainer, TrainerCallback
 
 from hub_callbacks import HubSyncCallback
+from hub_callbacks.checkpoints.files import is_training_state, list_files
 from hub_callbacks.checkpoints.manifest import NAME
-from hub_callbacks.training.plan import is_training_state, list_files
 from models import Sentences, accuracy, arguments, classifier, tokenizer
 
 PICTURE = "training_curves.png"

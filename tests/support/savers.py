@@ -15,13 +15,14 @@ from typing import Any
 import pytest
 from huggingface_hub import CommitInfo, HfApi, constants
 
+from hub_callbacks.checkpoints.files import is_training_state, list_files
 from hub_callbacks.checkpoints.manifest import NAME
 from hub_callbacks.localhub import LocalHub
 from hub_callbacks.outbox import ledger
 from hub_callbacks.outbox.signals import Orders
 from hub_callbacks.settings import resolve
-from hub_callbacks.training.engine import HubSync
-from hub_callbacks.training.plan import is_training_state, list_files, plan_end, plan_save
+from hub_callbacks.training.engine import Engine
+from hub_callbacks.training.plan import plan_end, plan_save
 
 CARD: dict[str, Any] = {"setup": {}, "progress": {}, "options": {"license": "mit"}}
 
@@ -84,7 +85,7 @@ class Run:
         self.repo = f"local/{output_dir.name}"
         self.api = api
         self.settings = resolve(overrides=values | settings)
-        self.sync = HubSync(self.settings, orders)
+        self.engine = Engine(self.settings, orders)
         self.saved: list[Path] = []
 
     def save(self, step: int, card: bool = True, size: int = 60_000) -> Future[CommitInfo]:
@@ -93,14 +94,14 @@ class Run:
         self.saved.append(folder)
         plan = plan_save(self.settings.hub_strategy, folder, step, f"step {step}")
         assert plan is not None
-        return self.sync.push(plan, card=CARD if card else None)
+        return self.engine.push(plan, card=CARD if card else None)
 
     def end(self) -> Future[CommitInfo]:
-        return self.sync.push(plan_end(self.saved[-1], len(self.saved)), card=CARD)
+        return self.engine.push(plan_end(self.saved[-1], len(self.saved)), card=CARD)
 
     def states(self) -> list[str]:
         """The newest state of each push, oldest push first."""
-        return [entry.state for entry in self.sync.outbox.ledger.latest().values()]
+        return [entry.state for entry in self.engine.outbox.ledger.latest().values()]
 
     def wait_for_state(self, *states: str, seconds: float = 60.0) -> None:
         wait_until(lambda: set(self.states()) & set(states), seconds)
@@ -108,7 +109,7 @@ class Run:
     def wait_for_trouble(self) -> None:
         """Until an attempt has failed."""
         failed = {ledger.WAITING, ledger.REFUSED}
-        wait_until(lambda: failed & {entry.state for entry in self.sync.outbox.ledger.all_entries()})
+        wait_until(lambda: failed & {entry.state for entry in self.engine.outbox.ledger.all_entries()})
 
     def titles(self) -> list[str]:
         """Titles of the commits after the first, oldest first."""
@@ -121,7 +122,7 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.sync.close(grace=0)
+        self.engine.close(grace=0)
 
 
 def digests(folder: Path, prefix: str = "") -> dict[str, str]:
@@ -153,9 +154,9 @@ def on_hub(hub: LocalHub, repo: str, cache: Path, revision: str = "main") -> dic
 
 def assert_tells_the_truth(run: Run) -> None:
     """All has arrived, once, and the summary and the ledger say just that."""
-    summary = run.sync.summary()
+    summary = run.engine.summary()
     titles = run.titles()
     assert len(titles) == len(set(titles)), titles
     assert (summary.commits, summary.waiting, summary.lost) == (len(titles), 0, 0), str(summary)
     assert set(run.states()) <= {ledger.DONE, ledger.SUPERSEDED}
-    assert run.sync.outbox.pending() == []
+    assert run.engine.outbox.pending() == []

@@ -11,9 +11,9 @@ import transformers
 
 from hub_callbacks.checkpoints.manifest import NAME, load
 from hub_callbacks.localhub import Fault, Hang
+from hub_callbacks.outbox.push import NODE_BRANCH
 from hub_callbacks.outbox.queue import Outbox
 from hub_callbacks.settings import OUTBOX_NAME
-from hub_callbacks.training.plan import MEETING
 from jobs import nodes_of, run_on_nodes, write_script
 from runs import below, digests, download, on_hub, titles
 from savers import wait_until
@@ -81,7 +81,7 @@ def test_nodes_that_share_the_folder_send_nothing_of_their_own(hub, api, repo, t
     whole = digests(folder / "checkpoint-8")
     assert {"rng_state_0.pth", "rng_state_1.pth"} <= whole.keys()
     assert listed(tmp_path, repo) == whole
-    assert [seen.path for seen in hub.requests if MEETING in seen.path] == []
+    assert [seen.path for seen in hub.requests if NODE_BRANCH in seen.path] == []
     assert len([seen for seen in hub.requests if seen.operation == "create_repo"]) == 1
     assert not (folder / "_hub_sync" / "nodes").exists()
 
@@ -104,7 +104,7 @@ def test_a_node_that_dies_in_its_upload_leaves_the_checkpoint_before_current(hub
     with nodes_of(script, folders) as (main, other):
         wait_until(lambda: api.repo_exists(f"local/{repo}") and len(titles(api, repo)) == 1, 120)
         # By now it has sent its files of step 2; it hangs as it begins with those of step 4.
-        with hub.inject(Fault(f"POST /preupload/{MEETING}", Hang())) as hanging:
+        with hub.inject(Fault(f"POST /preupload/{NODE_BRANCH}", Hang())) as hanging:
             for step in ("2", "3"):
                 (gate / step).touch()
             wait_until(lambda: hanging.hits > 0 and "Training in progress, step 4" in waiting_in(folders[0]))

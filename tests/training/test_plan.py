@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from hub_callbacks.checkpoints.files import is_training_state, stale_shards
+from hub_callbacks.outbox.push import NODE_BRANCH, OtherNodes
 from hub_callbacks.training.plan import (
-    MEETING,
-    Meeting,
-    is_training_state,
     plan_end,
     plan_evaluate,
     plan_node_files,
     plan_output_dir,
     plan_save,
     progress_message,
-    stale_shards,
-    with_meeting,
+    with_other_nodes,
 )
 
 CHECKPOINT = [
@@ -168,7 +166,7 @@ def test_a_node_sends_what_the_main_process_does_not_write_by_the_same_name(tmp_
         (tmp_path / name).write_bytes(b"x")
     (part,) = plan_node_files(tmp_path, 8, 3, has_copies=True).parts
     assert part.files == tuple(sorted((*mine, "config.json")))  # a small copy costs nothing
-    assert part.prefix == f"{MEETING}/8/node-3"
+    assert part.prefix == f"{NODE_BRANCH}/8/node-3"
     assert set(plan_node_files(tmp_path, 8, 3, has_copies=False).parts[0].files) >= set(alike)
     (missing,) = plan_node_files(tmp_path / "not-there", 8, 3, has_copies=False).parts
     assert missing.files == ()
@@ -177,5 +175,5 @@ def test_a_node_sends_what_the_main_process_does_not_write_by_the_same_name(tmp_
 def test_only_the_checkpoint_folder_waits_for_other_nodes(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"x")
     plan = plan_save("checkpoint", tmp_path, 8, "step 8")
-    meeting = Meeting("branch", (1,))
-    assert [part.meeting for part in with_meeting(plan, meeting).parts] == [None, meeting]
+    others = OtherNodes("branch", (1,))
+    assert [part.others for part in with_other_nodes(plan, others).parts] == [None, others]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -18,9 +17,9 @@ import pytest
 from hub_callbacks.localhub import Fault, Hang
 from hub_callbacks.outbox import ledger
 from hub_callbacks.outbox.queue import Outbox
-from hub_callbacks.outbox.signals import Orders
+from hub_callbacks.outbox.signals import STALLED, Orders
 from hub_callbacks.pushing import process as pusher_process
-from hub_callbacks.training import pusher as companion
+from hub_callbacks.training import pusher as held
 from hub_callbacks.training.pusher import RESTARTS
 from outboxes import put
 from savers import Run, assert_tells_the_truth, digests, expected, on_hub, wait_until
@@ -35,7 +34,7 @@ def is_running(process: int) -> bool:
 
 
 def pusher_of(run: Run) -> int:
-    process = run.sync._companion._process
+    process = run.engine._pusher._process
     assert process is not None
     return process.pid
 
@@ -43,19 +42,19 @@ def pusher_of(run: Run) -> int:
 @pytest.fixture
 def run(hub, api, repo, tmp_path) -> Iterator[Run]:
     with Run(tmp_path / repo, api, Orders(longest_wait=0.2)) as running:
-        running.sync.start()
+        running.engine.start()
         yield running
 
 
 @pytest.fixture
 def no_pause(monkeypatch):
     """A pusher that died is started again at once."""
-    monkeypatch.setattr(companion.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(held.time, "sleep", lambda seconds: None)
 
 
 def test_the_pusher_has_a_session_and_a_priority_of_its_own(run):
     run.save(1)
-    assert run.sync.wait()
+    assert run.engine.wait()
     pusher = pusher_of(run)
     assert os.getsid(pusher) == pusher != os.getsid(0)
     assert os.getpriority(os.PRIO_PROCESS, pusher) == os.getpriority(os.PRIO_PROCESS, 0) + pusher_process.NICENESS
@@ -63,7 +62,7 @@ def test_the_pusher_has_a_session_and_a_priority_of_its_own(run):
 
 def test_the_pusher_imports_neither_torch_nor_transformers(run):
     run.save(1)
-    assert run.sync.wait()
+    assert run.engine.wait()
     mapped = Path(f"/proc/{pusher_of(run)}/maps").read_text()
     assert "huggingface" in mapped or "_ssl" in mapped or "libssl" in mapped
     assert "libtorch" not in mapped
@@ -71,9 +70,9 @@ def test_the_pusher_imports_neither_torch_nor_transformers(run):
 
 def test_nothing_is_left_running_after_close(run):
     run.save(1)
-    assert run.sync.wait()
+    assert run.engine.wait()
     pusher = pusher_of(run)
-    run.sync.close()
+    run.engine.close()
     assert not is_running(pusher)
 
 
@@ -82,10 +81,10 @@ def test_close_cuts_an_upload_that_does_not_end_and_leaves_it_in_the_outbox(run,
         run.save(1)
         wait_until(lambda: hanging.hits)
         pusher = pusher_of(run)
-        run.sync.close(grace=0)
+        run.engine.close(grace=0)
         assert not is_running(pusher)
-    assert run.sync.summary().waiting == 1
-    assert len(run.sync.outbox.pending()) == 1
+    assert run.engine.summary().waiting == 1
+    assert len(run.engine.outbox.pending()) == 1
 
 
 def test_a_pusher_that_dies_is_started_again_and_sends_what_it_left(run, hub, tmp_path, no_pause, caplog):
@@ -95,7 +94,7 @@ def test_a_pusher_that_dies_is_started_again_and_sends_what_it_left(run, hub, tm
         os.kill(pusher_of(run), signal.SIGKILL)
         wait_until(lambda: "is started again" in caplog.text)
     run.save(2)
-    assert run.sync.wait()
+    assert run.engine.wait()
     assert on_hub(hub, run.repo, tmp_path / "cache") == expected(run.saved)
     assert_tells_the_truth(run)
 
@@ -104,48 +103,48 @@ def test_a_pusher_that_dies_again_and_again_is_given_up_and_the_end_does_not_wai
     with hub.inject(Fault("create_repo", Hang())):
         run.save(1)
         for deaths in range(1, RESTARTS + 2):
-            wait_until(lambda: run.sync._companion.is_alive)
+            wait_until(lambda: run.engine._pusher.is_alive)
             os.kill(pusher_of(run), signal.SIGKILL)
-            wait_until(lambda n=deaths: len(run.sync._companion._deaths) == n)
-        wait_until(lambda: run.sync._companion.is_given_up)
+            wait_until(lambda n=deaths: len(run.engine._pusher._deaths) == n)
+        wait_until(lambda: run.engine._pusher.is_given_up)
         assert "`hub-callbacks sync` sends it" in caplog.text
-        assert not run.sync.wait()
+        assert not run.engine.wait()
         run.save(2)
-        assert not run.sync._companion.is_alive
-    assert [push.message for push in run.sync.outbox.pending()][-2:] == ["step 1", "step 2"]
+        assert not run.engine._pusher.is_alive
+    assert [push.message for push in run.engine.outbox.pending()][-2:] == ["step 1", "step 2"]
 
 
 def test_without_processes_the_pushes_go_by_a_thread(hub, api, repo, tmp_path, monkeypatch, caplog):
     def refuse(*args: object, **kwargs: object) -> None:
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(companion.subprocess, "Popen", refuse)
+    monkeypatch.setattr(held.subprocess, "Popen", refuse)
     with Run(tmp_path / repo, api) as run:
-        run.sync.start()
+        run.engine.start()
         run.save(1)
-        assert run.sync.wait()
+        assert run.engine.wait()
         assert "they go by a thread" in caplog.text
         assert on_hub(hub, run.repo, tmp_path / "cache") == expected(run.saved)
-        thread = run.sync._companion._thread
+        thread = run.engine._pusher._thread
         assert thread is not None
-        run.sync.close()
+        run.engine.close()
         assert not thread.is_alive()
 
 
 def test_an_upload_that_hf_xet_cannot_end_is_ended(hub, api, repo, tmp_path, caplog, monkeypatch):
     monkeypatch.setenv("HF_XET_CLIENT_READ_TIMEOUT", "600s")
     with Run(tmp_path / repo, api, Orders(longest_wait=0.2, stall_timeout=1.5)) as run:
-        run.sync.start()
+        run.engine.start()
         with hub.inject(Fault("xet_put", Hang())) as hanging:
             run.save(1)
             wait_until(lambda: hanging.hits)
             first = pusher_of(run)
-            wait_until(lambda: f"status {pusher_process.STALLED}" in caplog.text)
+            wait_until(lambda: f"status {STALLED}" in caplog.text)
             assert not is_running(first)
-            why = [entry.why for entry in run.sync.outbox.ledger.all_entries() if entry.state == ledger.WAITING]
+            why = [entry.why for entry in run.engine.outbox.ledger.all_entries() if entry.state == ledger.WAITING]
             assert "nothing has moved" in (why[0] or "")
-        assert run.sync.wait()
-        assert run.sync._companion._deaths == []
+        assert run.engine.wait()
+        assert run.engine._pusher._deaths == []
         assert_tells_the_truth(run)
 
 
@@ -153,33 +152,34 @@ def test_a_slow_upload_is_not_taken_for_a_dead_one(hub, api, repo, tmp_path, upl
     monkeypatch.delenv("HF_XET_CLIENT_READ_TIMEOUT", raising=False)  # other tests shorten it
     hub.throttle(5_000_000)
     with Run(tmp_path / repo, api, Orders(stall_timeout=4)) as run:
-        run.sync.start()
+        run.engine.start()
         run.save(1, size=12_000_000)  # more than the buffers between the two take at once
-        wait_until(lambda: run.sync._companion.sent > 1_000_000)
-        assert re.fullmatch(r"([1-9]|[1-3]\d) of 36 MB", run.sync._bytes())
-        assert run.sync.wait()
-        assert run.sync._bytes() == "36 of 36 MB"
-        assert ledger.WAITING not in [entry.state for entry in run.sync.outbox.ledger.all_entries()]
+        wait_until(lambda: run.engine._pusher.sent > 1_000_000)
+        arrived, size = run.engine._sizes()
+        assert 1_000_000 < arrived < 36_200_000 < size + 1_000_000
+        assert run.engine.wait()
+        assert run.engine._sizes() == (size, size)
+        assert ledger.WAITING not in [entry.state for entry in run.engine.outbox.ledger.all_entries()]
 
 
 def test_an_outbox_may_be_deleted_again_and_again(run, api, repo, tmp_path):
     for step in range(1, RESTARTS + 3):
         assert run.save(step).result(60)
-        run.sync.outbox.root.rename(tmp_path / f"gone-{step}")  # in one go, whatever the pusher writes meanwhile
-    assert run.sync._companion._deaths == []
+        run.engine.outbox.root.rename(tmp_path / f"gone-{step}")  # in one go, whatever the pusher writes meanwhile
+    assert run.engine._pusher._deaths == []
 
 
 def test_an_outbox_that_was_deleted_and_made_anew_is_left_to_its_own_pusher(run, api, repo, tmp_path):
     run.save(1)
-    assert run.sync.wait()
+    assert run.engine.wait()
     orphan = pusher_of(run)
-    assert run.sync._companion._process is not None
-    run.sync._companion._stopping = True  # as after the end of the training process: nobody starts it again
-    run.sync.outbox.root.rename(tmp_path / "gone")
-    outbox = Outbox(run.sync.outbox.root)
+    assert run.engine._pusher._process is not None
+    run.engine._pusher._stopping = True  # as after the end of the training process: nobody starts it again
+    run.engine.outbox.root.rename(tmp_path / "gone")
+    outbox = Outbox(run.engine.outbox.root)
     with outbox.lock():
-        put(outbox, target=run.sync.target)
-        os.write(run.sync._companion._process.stdin.fileno(), b"new\n")
+        put(outbox, target=run.engine.target)
+        os.write(run.engine._pusher._process.stdin.fileno(), b"new\n")
         wait_until(lambda: not is_running(orphan))
         assert len(outbox.pending()) == 1
     assert api.list_repo_commits(f"local/{repo}")[0].title == "step 1"
@@ -187,17 +187,17 @@ def test_an_outbox_that_was_deleted_and_made_anew_is_left_to_its_own_pusher(run,
 
 def test_the_copy_in_a_forked_process_leaves_the_pusher_alone(run):
     run.save(1)
-    assert run.sync.wait()
+    assert run.engine.wait()
     child = os.fork()
     if child == 0:
         with contextlib.suppress(BaseException):
-            run.sync._companion.stop()
-            run.sync._companion.ring()
+            run.engine._pusher.stop()
+            run.engine._pusher.ring()
         os._exit(0)
     os.waitpid(child, 0)
     assert is_running(pusher_of(run))
     run.save(2)
-    assert run.sync.wait()
+    assert run.engine.wait()
 
 
 def test_the_log_is_bounded(tmp_path):
@@ -226,10 +226,10 @@ import os, sys, time
 from pathlib import Path
 from outboxes import put
 from savers import Run
-from hub_callbacks.outbox.signals import Orders
+from hub_callbacks.outbox.signals import STALLED, Orders
 run = Run(Path(sys.argv[1]), None, Orders(longest_wait=0.2))
-run.sync.start()
-print(run.sync._companion._process.pid, flush=True)
+run.engine.start()
+print(run.engine._pusher._process.pid, flush=True)
 run.save(1)
 print("saved", flush=True)
 """

@@ -9,7 +9,7 @@ from huggingface_hub import ModelCard
 from transformers import Trainer, TrainerCallback
 
 from hub_callbacks import HubSyncCallback
-from hub_callbacks.training.readme import LocalCard, is_librarys
+from hub_callbacks.training.readme import Readme, is_librarys
 from models import Sentences, arguments, classifier
 from runs import download, train
 
@@ -23,7 +23,7 @@ def librarys(step: int) -> str:
 def test_what_a_person_wrote_stays_beside_the_librarys_newest_text(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text(MINE)
-    local = LocalCard(tmp_path)
+    local = Readme(tmp_path)
     for step in (1, 2, 3):
         readme.write_text(librarys(step))
         assert local.bring_up(tmp_path) == readme
@@ -36,11 +36,11 @@ def test_what_a_person_wrote_stays_beside_the_librarys_newest_text(tmp_path: Pat
 def test_the_next_run_still_knows_whose_text_is_whose(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text(MINE)
-    local = LocalCard(tmp_path)
+    local = Readme(tmp_path)
     readme.write_text(librarys(1))
     local.bring_up(tmp_path)
     readme.write_text(readme.read_text().replace("I wrote this.", "I wrote that."))
-    local = LocalCard(tmp_path)  # another process
+    local = Readme(tmp_path)  # another process
     readme.write_text(librarys(2))
     local.bring_up(tmp_path)
     text = readme.read_text()
@@ -49,7 +49,7 @@ def test_the_next_run_still_knows_whose_text_is_whose(tmp_path: Path) -> None:
 
 def test_what_a_person_wrote_just_before_the_library_stays(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
-    local = LocalCard(tmp_path)
+    local = Readme(tmp_path)
     for step, mine in enumerate(["I wrote this.", "I wrote that.", "I wrote more."]):
         before = readme.read_text() if readme.exists() else "# Mine\n\nText.\n"
         readme.write_text(before.replace("Text.", mine).replace("I wrote this.", mine).replace("that", "more"))
@@ -65,7 +65,7 @@ def test_what_a_person_wrote_just_before_the_library_stays(tmp_path: Path) -> No
 def test_a_look_at_what_no_person_wrote_forgets_nothing(tmp_path: Path, there: str | None) -> None:
     readme = tmp_path / "README.md"
     readme.write_text(MINE)
-    local = LocalCard(tmp_path)
+    local = Readme(tmp_path)
     readme.unlink()
     if there is not None:
         readme.write_text(there)
@@ -78,7 +78,7 @@ def test_a_look_at_what_no_person_wrote_forgets_nothing(tmp_path: Path, there: s
 def test_a_card_in_the_checkpoint_is_merged_into_a_persons_readme(tmp_path: Path) -> None:
     readme, checkpoint = tmp_path / "README.md", tmp_path / "checkpoint-1"
     checkpoint.mkdir()
-    local = LocalCard(tmp_path)
+    local = Readme(tmp_path)
     (checkpoint / "README.md").write_text(librarys(1))
     assert local.bring_up(checkpoint) == checkpoint / "README.md"  # nothing else is there
     readme.write_text(MINE)
@@ -92,7 +92,7 @@ def test_a_card_in_the_checkpoint_is_merged_into_a_persons_readme(tmp_path: Path
 @pytest.mark.parametrize("readme", [MINE, "---\ntags: generated_from_trainer\n", "\0generated_from_trainer", ""])
 def test_a_readme_that_no_library_wrote_is_left_as_it_is(tmp_path: Path, readme: str) -> None:
     (tmp_path / "README.md").write_text("Before.")
-    local = LocalCard(tmp_path)
+    local = Readme(tmp_path)
     (tmp_path / "README.md").write_text(readme)
     local.bring_up(tmp_path)
     assert (tmp_path / "README.md").read_text() == readme and not is_librarys(readme)
@@ -101,7 +101,7 @@ def test_a_readme_that_no_library_wrote_is_left_as_it_is(tmp_path: Path, readme:
 def test_the_card_of_an_earlier_run_gives_way_to_this_ones(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text(librarys(1))
-    local = LocalCard(tmp_path)
+    local = Readme(tmp_path)
     readme.write_text(librarys(2))
     local.bring_up(tmp_path)
     assert "until 2" in readme.read_text() and "until 1" not in readme.read_text()
@@ -110,7 +110,7 @@ def test_the_card_of_an_earlier_run_gives_way_to_this_ones(tmp_path: Path) -> No
 def test_a_full_disk_leaves_what_the_library_wrote(small_disk: Path, caplog: pytest.LogCaptureFixture) -> None:
     readme = small_disk / "README.md"
     readme.write_text(MINE)
-    local = LocalCard(small_disk)
+    local = Readme(small_disk)
     readme.write_text(librarys(1))
     with pytest.raises(OSError), (small_disk / "full").open("wb") as full:
         full.write(b"0" * 2_000_000)
@@ -122,7 +122,7 @@ def test_a_full_disk_leaves_what_the_library_wrote(small_disk: Path, caplog: pyt
 
 
 def test_a_readme_that_cannot_be_read_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    local = LocalCard(tmp_path)
+    local = Readme(tmp_path)
     local.path = tmp_path / ("long" * 100) / "README.md"
     assert local.bring_up(tmp_path) is None
     assert "could not be merged" in caplog.text

@@ -14,12 +14,11 @@ from hub_callbacks import SettingsError
 from hub_callbacks.hub.repository import Repository
 from hub_callbacks.localhub import Answer, Fault, LoseResponse
 from hub_callbacks.outbox import ledger
-from hub_callbacks.outbox.push import Target, dump, load
+from hub_callbacks.outbox.push import MODEL, Target, dump, load
 from hub_callbacks.outbox.queue import Outbox
 from hub_callbacks.outbox.signals import Orders, Signals
 from hub_callbacks.pushing.pusher import Pusher
 from hub_callbacks.pushing.replacing import NOTED
-from hub_callbacks.training.plan import MODEL
 from hub_callbacks.training.request import read_request
 from outboxes import put
 
@@ -237,7 +236,7 @@ def test_a_deleted_repository_is_gone_when_its_replacement_waits(sender, hub):
     push = sender.put(b"2", replaces=True)
     with hub.inject(Fault("create_repo", Answer(400))):
         sender.send()
-    assert load(push.folder).replaces and json.loads((push.folder / NOTED).read_text())
+    assert load(push.folder).content.replaces and json.loads((push.folder / NOTED).read_text())
     with pytest.raises(RepositoryNotFoundError):
         sender.api.model_info(sender.target.repo_id)
     sender.send()
@@ -251,21 +250,21 @@ def test_a_request_survives_on_disk(tmp_path):
     outbox = Outbox(tmp_path)
     push = put(outbox, tags=("v1",), replaces=True, target=Target("local/x", create=False))
     again = load(push.folder)
-    assert (again.tags, again.replaces, again.target.create) == (("v1",), True, False)
+    assert (again.content.tags, again.content.replaces, again.target.create) == (("v1",), True, False)
     values = json.loads(dump(again))
     for name in ("tags", "replaces"):  # as an older version wrote it
-        del values[name]
+        del values["content"][name]
     del values["target"]["create"]
     (push.folder / "manifest.json").write_text(json.dumps(values))
-    assert (load(push.folder).tags, load(push.folder).target.create) == ((), True)
+    assert (load(push.folder).content.tags, load(push.folder).target.create) == ((), True)
 
 
 def test_a_request_takes_the_runs_place_unless_it_names_another():
     target = Target("local/x", "dev", private=True)
-    assert read_request(target).target == target
-    request = read_request(target, revision="v2", private=False, create_repo=False, tags="one")
+    assert read_request(target, {}).target == target
+    request = read_request(target, {"revision": "v2", "private": False, "create_repo": False, "tags": "one"})
     assert request.target == Target("local/x", "v2", False, create=False) and request.tags == ("one",)
-    assert read_request(target, tags=["a", "b", "a"]).tags == ("a", "b")
+    assert read_request(target, {"tags": ["a", "b", "a"]}).tags == ("a", "b")
 
 
 @pytest.mark.parametrize(
@@ -289,4 +288,4 @@ def test_a_request_takes_the_runs_place_unless_it_names_another():
 )
 def test_a_bad_value_is_said(values, says):
     with pytest.raises(SettingsError, match=says.replace("(", r"\(")):
-        read_request(Target("local/x"), **values)
+        read_request(Target("local/x"), values)

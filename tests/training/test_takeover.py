@@ -14,8 +14,9 @@ from transformers import Trainer
 
 from cards import SAID, is_on, values
 from hub_callbacks import HubSyncCallback, SettingsError
+from hub_callbacks.callback import find
 from hub_callbacks.training import takeover
-from hub_callbacks.training.card_facts import CARD_PARAMETERS
+from hub_callbacks.training.verbs import CARD_PARAMETERS
 from models import Sentences, accuracy, arguments, classifier
 from runs import digests, download, on_hub, root_of, titles, train
 
@@ -194,9 +195,9 @@ def test_the_routed_methods_are_what_they_were(name):
 
 
 def test_routes_are_put_in_once():
-    takeover.install()
+    takeover.install(find)
     first = Trainer.push_to_hub
-    takeover.install()
+    takeover.install(find)
     assert Trainer.push_to_hub is first
     assert not hasattr(first._hub_callbacks_original, "_hub_callbacks_original")
 

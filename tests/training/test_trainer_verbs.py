@@ -239,7 +239,7 @@ def test_a_push_with_tags_is_a_commit_though_newer_ones_wait(make, api, repo, hu
 
 def test_private_is_how_the_repository_is_made(make, api, repo):
     trainer = make()
-    wait_until(lambda: not find(trainer).sync.outbox.pending())
+    wait_until(lambda: not find(trainer).engine.outbox.pending())
     api.delete_repo(f"local/{repo}")
     trainer.push_to_hub(private=True, revision="dev")
     assert api.model_info(f"local/{repo}").private
@@ -263,7 +263,7 @@ def test_no_token_is_on_the_disk(make, hub, repo, tmp_path):
 
 def test_without_create_repo_a_missing_repository_stays_missing(make, api, repo):
     trainer = make()
-    wait_until(lambda: not find(trainer).sync.outbox.pending())
+    wait_until(lambda: not find(trainer).engine.outbox.pending())
     api.delete_repo(f"local/{repo}")
     assert trainer.push_to_hub(create_repo=False) is None
     assert not api.repo_exists(f"local/{repo}")
@@ -375,7 +375,7 @@ def half_written(folder):
         (lambda folder: folder.write_text("a file"), "there is no such folder"),
         (empty, "there are no weights in it"),
         (without_weights, "there are no weights in it"),
-        (half_written, "checkpoint-is-incomplete.txt stands in it"),
+        (half_written, r"had not finished writing it \(checkpoint-is-incomplete.txt\)"),
     ],
 )
 def test_a_folder_that_is_no_checkpoint_is_said(make, repo, tmp_path, build, says):

@@ -30,7 +30,7 @@ def test_a_run_says_that_another_ones_model_is_there_and_goes_on(hub, api, repo,
     assert "another run" not in said()
     _, _, saved = train(tmp_path, "second", callback={"hub_model_id": repo}, hub_strategy=strategy, max_steps=4)
     assert said().count("holds the model of another run") == 1
-    assert ("unknown" if strategy == "every_save" else first.sync.run) in said()
+    assert ("unknown" if strategy == "every_save" else first.engine.run_id) in said()
     assert on_hub(tmp_path, repo).items() >= root_of(saved.checkpoints[4]).items()
 
 
@@ -77,7 +77,7 @@ def test_a_run_can_take_a_branch_of_its_own(hub, api, repo, tmp_path, said):
     before = on_hub(tmp_path, repo)
     options = {"hub_model_id": repo, "on_foreign_run": "branch"}
     _, second, saved = train(tmp_path, "second", callback=options, hub_strategy="checkpoint", max_steps=4)
-    branch = f"run-{second.sync.run}"
+    branch = f"run-{second.engine.run_id}"
     assert branch in said()
     assert on_hub(tmp_path, repo) == before
     # Nothing of the first run is on it.

@@ -8,22 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hub_callbacks.pushing.parts import LISTS
 from huggingface_hub import CommitOperationAdd, snapshot_download
 
+from hub_callbacks.checkpoints.files import LAST_CHECKPOINT
 from hub_callbacks.checkpoints.manifest import NAME, load
 from hub_callbacks.hub.repository import Repository
 from hub_callbacks.outbox import ledger
-from hub_callbacks.outbox.push import Push, Target
+from hub_callbacks.outbox.push import MODEL, NODE_BRANCH, OtherNodes, Push, RemoveBranch, Target
 from hub_callbacks.outbox.queue import Outbox
 from hub_callbacks.outbox.signals import Orders, Signals
-from hub_callbacks.pushing.parts import LISTS
 from hub_callbacks.pushing.pusher import Pusher
 from hub_callbacks.training.nodes import Nodes, _folders
-from hub_callbacks.training.plan import LAST_CHECKPOINT, MEETING, MODEL, Meeting
 from outboxes import put
 from savers import wait_until
 
-BRANCH = f"{MEETING}-test"
+BRANCH = f"{NODE_BRANCH}-test"
 
 
 class Job:
@@ -38,7 +38,7 @@ class Job:
 
     def save(self, step: int, slot: str = LAST_CHECKPOINT, **more: Any) -> Push:
         """What the main process queues; the others', too, is `save_on`."""
-        meeting = Meeting(BRANCH, self.nodes)
+        others = OtherNodes(BRANCH, self.nodes)
         slots = {MODEL: b"model %d" % step, slot: b"main %d" % step}
         push = put(
             self.outboxes[0],
@@ -46,7 +46,7 @@ class Job:
             target=self.target,
             step=step,
             message=f"step {step}",
-            meeting=meeting,
+            others=others,
             **more,
         )
         return push
@@ -54,7 +54,7 @@ class Job:
     def save_on(self, node: int, step: int, name: str = "", content: bytes = b"") -> Push:
         return put(
             self.outboxes[node],
-            {f"{MEETING}/{step}/node-{node}": content or b"node %d, %d" % (node, step)},
+            {f"{NODE_BRANCH}/{step}/node-{node}": content or b"node %d, %d" % (node, step)},
             name=name or f"shard-{node}.bin",
             target=self.branch,
             step=step,
@@ -225,7 +225,7 @@ def test_files_that_are_not_what_the_list_says_are_not_taken_over(api, job):
     push = job.save(2)
     job.save_on(1, 2)
     job.send(1)
-    path = f"{MEETING}/2/node-1/shard-1.bin"
+    path = f"{NODE_BRANCH}/2/node-1/shard-1.bin"
     api.create_commit(
         job.target.repo_id,
         [CommitOperationAdd(path, b"another content")],
@@ -240,7 +240,7 @@ def test_files_that_are_not_what_the_list_says_are_not_taken_over(api, job):
 
 def test_the_branch_is_removed_when_nothing_waits_for_it(api, job):
     push = job.save(2)
-    removal = put(job.outboxes[0], target=job.branch, parts=(), removes_branch=True)
+    removal = put(job.outboxes[0], target=job.branch, content=RemoveBranch())
     job.save_on(1, 2)
     job.send(1)
     assert BRANCH in [branch.name for branch in api.list_repo_refs(job.target.repo_id).branches]

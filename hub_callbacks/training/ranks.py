@@ -1,55 +1,22 @@
-"""The processes of a job, deciding together without letting any of them wait long inside a collective."""
+"""The processes of a job, as accelerate sees them, deciding together without waiting long inside a collective."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from ..errors import ResumeError
+from ..resuming.processes import OneProcess, Processes
 
 T = TypeVar("T")
 BEAT = 0.2
 """Seconds between two of the short exchanges by which processes wait for each other."""
 
 
-class Team(Protocol):
-    """
-    Attributes:
-        is_main: Whether this is the main process of the world.
-        is_local_main: Whether this is the main process of its node.
-    """
-
-    is_main: bool
-    is_local_main: bool
-
-    def exchange(self, value: T) -> list[T]:
-        """What each process has given, in the order of their ranks. All of them have to call it."""
-
-    def together(self, work: Callable[[], T]) -> list[T]:
-        """What each process's work has given; work may take as long as it likes. All of them have to call it.
-
-        Raises:
-            ResumeError: on every process, when the work of another one has failed.
-            Exception: what this process's own work has raised.
-        """
-
-
-class Alone:
-    """One process."""
-
-    is_main = is_local_main = True
-
-    def exchange(self, value: T) -> list[T]:
-        return [value]
-
-    def together(self, work: Callable[[], T]) -> list[T]:
-        return [work()]
-
-
 class Ranks:
-    """The processes that accelerate's state knows of.
+    """The processes that accelerate's state knows of; see `Processes`.
 
     One that downloads for an hour would trip the others' time-out if they waited for it in a collective. So
     each works in a thread, and asks the others every moment whether they are done: many short collectives.
@@ -90,7 +57,7 @@ class Ranks:
         return self.exchange(results[0])
 
 
-def team() -> Team:
-    """The processes of this job, as accelerate sees them."""
+def processes() -> Processes:
+    """Those of this job."""
     ranks: Any = Ranks()
-    return ranks if len(ranks.exchange(0)) > 1 else Alone()
+    return ranks if len(ranks.exchange(0)) > 1 else OneProcess()

@@ -1,4 +1,4 @@
-"""Where the files of nodes that share no file system meet: on a branch of the same repository.
+"""Files of nodes that share no file system: they meet on a branch of the same repository.
 
     hub-callbacks-parts-<training>          the branch, one for each training; removed when that has ended
         hub-callbacks-parts/
@@ -25,17 +25,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoints.manifest import FileFacts
-from ..outbox.push import Push
-from ..training.plan import MEETING
+from ..outbox.push import NODE_BRANCH, NodeFiles, Push
 
 if TYPE_CHECKING:
     from ..hub.repository import Remote, Repository, Uploaded
 
-LISTS = f"{MEETING}/lists"
+LISTS = f"{NODE_BRANCH}/lists"
 LOOK_EVERY = 15.0
 """Seconds between two looks for what other nodes send, at most."""
-WAITS_FOR = "waits for the files of"
-"""How the reason of a push begins that waits for other nodes."""
 PATIENCE = 8
 """Looks in vain after which a push that has to come in order (`hub_always_push`) lets others pass."""
 _LIST = re.compile(r".*/(?P<step>\d+)-(node-(?P<node>\d+)\.json|next)")
@@ -52,12 +49,12 @@ class Awaited(Exception):
 
     def __init__(self, branch: str, whole: frozenset[int], nodes: Iterable[int]) -> None:
         names = [str(node) for node in sorted(nodes)]
-        super().__init__(f"{WAITS_FOR} node{'s' if len(names) > 1 else ''} {', '.join(names)}")
+        super().__init__(f"waits for the files of node{'s' if len(names) > 1 else ''} {', '.join(names)}")
         self.branch = branch
         self.whole = whole
 
 
-class DamagedParts(Exception):
+class DamagedNodeFiles(Exception):
     """What lies on the branch is not what a node's list says."""
 
 
@@ -90,7 +87,7 @@ class _Ahead:
 
 
 @dataclass
-class Agenda:
+class NodeWaits:
     """What a pusher remembers of checkpoints that wait for other nodes.
 
     Attributes:
@@ -104,14 +101,14 @@ class Agenda:
 
     def order(self, push: Push) -> tuple[int, int, bool]:
         """First comes what need not wait, then the branch looked at least; on it, what was sent ahead."""
-        meeting = push.meeting
-        if meeting is None or push.step in self._whole.get(meeting.branch, ()):
+        others = push.others
+        if others is None or push.step in self._whole.get(others.branch, ()):
             return 0, 0, False
-        return 1, self._looks[meeting.branch], push.id not in self.held
+        return 1, self._looks[others.branch], push.id not in self.held
 
     def may_be_passed(self, push: Push) -> bool:
         """Whether what it waits for has not come for so long that even pushes in order go on without it."""
-        return push.meeting is not None and self._looks[push.meeting.branch] > PATIENCE
+        return push.others is not None and self._looks[push.others.branch] > PATIENCE
 
     def looked(self, found: Awaited) -> None:
         """Notes what was found on a branch."""
@@ -130,12 +127,12 @@ class Agenda:
 
     def keep(self, push: Push, remote: Remote, uploaded: Uploaded) -> None:
         """Remembers what was sent ahead, so that it is not read and hashed again."""
-        assert push.meeting is not None
-        self._ahead[push.meeting.branch] = _Ahead(push.id, remote.head, uploaded)
+        assert push.others is not None
+        self._ahead[push.others.branch] = _Ahead(push.id, remote.head, uploaded)
 
     def kept(self, push: Push, remote: Remote, paths: Iterable[str]) -> Uploaded | None:
         """What was sent ahead of a push; `None` when there is not all of it, or the branch has moved."""
-        ahead = self._ahead.get(push.meeting.branch) if push.meeting else None
+        ahead = self._ahead.get(push.others.branch) if push.others else None
         if ahead is None or ahead.push != push.id or ahead.head != remote.head:
             return None
         wanted = set(paths)
@@ -149,8 +146,8 @@ class Agenda:
 
 def look(push: Push, repository: Repository) -> Arrived:
     """What other nodes have sent for the training that a push belongs to."""
-    assert push.meeting is not None
-    remote = repository.branch(push.target, push.meeting.branch)
+    assert push.others is not None
+    remote = repository.branch(push.target, push.others.branch)
     return Arrived() if remote is None else arrived_at(remote, repository)
 
 
@@ -169,30 +166,31 @@ def arrived_at(remote: Remote, repository: Repository) -> Arrived:
 
 def missing(push: Push, arrived: Arrived) -> Awaited | None:
     """What a push has to wait for; `None` when all is there."""
-    assert push.meeting is not None
-    absent = set(push.meeting.nodes) - arrived.nodes.get(push.step, set())
-    whole = arrived.steps_of(push.meeting.nodes)
-    return Awaited(push.meeting.branch, whole, absent) if absent else None
+    assert push.others is not None
+    there = set() if push.step is None else arrived.nodes.get(push.step, set())
+    absent = set(push.others.nodes) - there
+    whole = arrived.steps_of(push.others.nodes)
+    return Awaited(push.others.branch, whole, absent) if absent else None
 
 
 def pass_over_earlier(push: Push, repository: Repository) -> None:
     """Tells the nodes that no save before this one is waited for."""
-    assert push.meeting is not None
-    remote = repository.open_branch(push.target, push.meeting.branch)
+    assert push.others is not None
+    remote = repository.open_branch(push.target, push.others.branch)
     note = {f"{LISTS}/{push.step}-next": f"{push.step}\n".encode()}
     repository.add(remote, [], note, f"The next checkpoint is that of step {push.step}")
 
 
-def list_of(push: Push, sent: dict[str, FileFacts]) -> dict[str, bytes]:
+def list_of(push: Push, content: NodeFiles, sent: dict[str, FileFacts]) -> dict[str, bytes]:
     """The list that goes with a node's files: path in the repository → content."""
-    (part,) = push.parts
-    start = f"{part.prefix}/"
+    start = f"{content.part.prefix}/"
     files = {
         path.removeprefix(start): {"size": facts.size, "sha256": facts.sha256}
         for path, facts in sorted(sent.items())
     }
-    text = json.dumps({"step": push.step, "node": push.node, "run": push.run, "files": files}, indent=1)
-    return {f"{LISTS}/{push.step}-node-{push.node}.json": f"{text}\n".encode()}
+    step, node = content.step, content.node
+    text = json.dumps({"step": step, "node": node, "run": push.run_id, "files": files}, indent=1)
+    return {f"{LISTS}/{step}-node-{node}.json": f"{text}\n".encode()}
 
 
 def take_over(push: Push, arrived: Arrived, repository: Repository) -> tuple[Uploaded, dict[str, FileFacts]]:
@@ -204,14 +202,14 @@ def take_over(push: Push, arrived: Arrived, repository: Repository) -> tuple[Upl
         The operations of the commit, and for each path in the repository what the file is.
 
     Raises:
-        DamagedParts: when a file is not as its node's list says.
+        DamagedNodeFiles: when a file is not as its node's list says.
     """
-    part = next(part for part in push.parts if part.meeting)
-    assert part.meeting is not None and arrived.remote is not None
+    part = next(part for part in push.parts if part.others)
+    assert part.others is not None and arrived.remote is not None
     operations: Uploaded = []
     facts: dict[str, FileFacts] = {}
-    for node in part.meeting.nodes:
-        folder = f"{MEETING}/{push.step}/node-{node}"
+    for node in part.others.nodes:
+        folder = f"{NODE_BRANCH}/{push.step}/node-{node}"
         text = repository.read_bytes(arrived.remote, f"{LISTS}/{push.step}-node-{node}.json")
         there = repository.large_files_below(arrived.remote, folder)
         for name, wanted in _files_in(text, node):
@@ -226,8 +224,8 @@ def take_over(push: Push, arrived: Arrived, repository: Repository) -> tuple[Upl
                 is_right = hashlib.sha256(content).hexdigest() == wanted.sha256
                 operations.append(repository.addition(path, content))
             if not is_right:
-                raise DamagedParts(
-                    f"{source} on branch {part.meeting.branch} is not the file that node {node} has listed"
+                raise DamagedNodeFiles(
+                    f"{source} on branch {part.others.branch} is not the file that node {node} has listed"
                 )
             facts[path] = wanted
     return operations, facts
@@ -238,8 +236,8 @@ def _files_in(text: bytes, node: int) -> Iterable[tuple[str, FileFacts]]:
         files: dict[str, Any] = json.loads(text)["files"]
         found = [(name, FileFacts(int(f["size"]), str(f["sha256"]))) for name, f in files.items()]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedParts(f"the list of node {node} cannot be read: {error!r}") from None
+        raise DamagedNodeFiles(f"the list of node {node} cannot be read: {error!r}") from None
     for name, _ in found:
         if name.startswith("/") or ".." in name.split("/"):
-            raise DamagedParts(f"the list of node {node} names a file outside of the checkpoint: {name!r}")
+            raise DamagedNodeFiles(f"the list of node {node} names a file outside of the checkpoint: {name!r}")
     return found

@@ -1,0 +1,41 @@
+"""Where the Hub's client talks to, and how long it waits for an answer."""
+
+from __future__ import annotations
+
+from huggingface_hub import constants, get_session
+
+from .errors import OfflineModeIsEnabled
+
+CONNECT_TIMEOUT = 20.0
+"""Seconds; a route that is not there is noticed long before one that is slow."""
+
+
+def address() -> str:
+    """The Hub's address, as the client read it when it was imported."""
+    return constants.ENDPOINT
+
+
+def limit_requests(seconds: float) -> None:
+    """Sets a time-out for the client's requests: on its own it waits for an answer for ever.
+
+    For the whole process, and for good: the client makes itself a new session after a refused connection.
+    """
+    session = get_session()
+    if hasattr(session, "event_hooks"):  # an httpx client: huggingface_hub 1 and newer
+        from huggingface_hub import set_client_factory
+
+        make, hooks = type(session), session.event_hooks
+        timeout = type(session.timeout)(seconds, connect=min(CONNECT_TIMEOUT, seconds))
+        set_client_factory(lambda: make(event_hooks=hooks, follow_redirects=True, timeout=timeout))
+        return
+    import requests
+    from huggingface_hub import configure_http_backend
+
+    class Session(requests.Session):
+        def request(self, *args, **kwargs):  # type: ignore[no-untyped-def]
+            if constants.HF_HUB_OFFLINE:  # the client's own session sees to that, too
+                raise OfflineModeIsEnabled("HF_HUB_OFFLINE is set")
+            kwargs["timeout"] = kwargs.get("timeout") or (min(CONNECT_TIMEOUT, seconds), seconds)
+            return super().request(*args, **kwargs)
+
+    configure_http_backend(Session)

@@ -1,0 +1,224 @@
+"""One commit: a save with its card, what other nodes have sent for it, and what goes from the Hub in its place."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from ..checkpoints import manifest as checkpoint_manifest
+from ..checkpoints.files import checkpoint_step, stale_shards
+from ..checkpoints.manifest import FileFacts, manifest_below
+from ..checkpoints.retention import retired
+from ..hub.errors import refused_metadata
+from ..hub.repository import CommitInfo, Remote, Repository, Uploaded, facts_of, wrong_visibility
+from ..outbox.durable import make_durable
+from ..outbox.push import MODEL, Commit, OtherNodes, Push
+from ..outbox.queue import Outbox
+from . import node_files
+from .card import card_files, remember
+from .files import check_intact, files_to_send, is_intact, note_changed
+from .foreign_run import run_in
+from .node_files import Arrived, NodeWaits
+from .replacing import delete_replaced
+from .sent import Sent
+
+logger = logging.getLogger(__name__)
+
+CARD_TRIES = 3
+"""Commits that are tried with a card whose metadata the Hub refuses, each time without what it named."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """
+    Args:
+        push: What is sent, without the parts whose files were changed.
+        commit: Its content.
+        remote: The branch that the commit is built on.
+        notes: Gains what people should know.
+    """
+
+    push: Push
+    commit: Commit
+    remote: Remote
+    repository: Repository
+    outbox: Outbox
+    notes: list[str] = field(default_factory=list)
+
+
+def send_commit(push: Push, commit: Commit, repository: Repository, outbox: Outbox, waits: NodeWaits) -> Sent:
+    """Makes the one commit of a push; see `attempt.send`."""
+    notes: list[str] = []
+    if commit.replaces:
+        _delete_replaced(push, repository, outbox, notes)
+    remote = repository.look(push.target)
+    notes += wrong_visibility(push.target, remote.repo_id, remote.private)
+    push = push.without(note_changed(push, notes))
+    if not push.slots:
+        return Sent(remote.repo_id, notes=notes, nothing_left=True)
+    assert isinstance(push.content, Commit)
+    job = _Job(push, push.content, remote, repository, outbox, notes)
+
+    others = None if push.others is None else _look_for_others(job, push.others, waits)
+    obsolete = _obsolete(job)
+    uploaded, cards = _upload(job, waits)
+    facts = facts_of(uploaded)
+    if push.others is not None:
+        others = others or _others_after_own(job, uploaded, waits)
+        copies, copied = node_files.take_over(push, others, repository)
+        uploaded, facts = [*uploaded, *copies], facts | copied
+    manifests = _manifests(push, job.commit, facts)
+    written = {path for part in push.parts for path in part.files} | facts.keys() | manifests.keys()
+    deletions = [path for path in obsolete if path not in written]
+    info, size = _commit(job, uploaded, manifests, cards, deletions)
+    for tag in job.commit.tags:
+        repository.set_tag(remote, tag, info.oid)
+    if job.commit.retention.squash and manifests:
+        _squash(job)
+    return Sent(remote.repo_id, info, push.slots, size + sum(file.size for file in facts.values()), notes)
+
+
+def _delete_replaced(push: Push, repository: Repository, outbox: Outbox, notes: list[str]) -> None:
+    if is_intact(push):
+        make_durable(push)
+        delete_replaced(push, repository, outbox, notes)
+    else:
+        notes.append(f"{push.target.repo_id} was not deleted: what was to take its place is not whole")
+
+
+# -- what goes
+
+
+def _obsolete(job: _Job) -> list[str]:
+    """What is there and goes with this commit, where it is not written anew."""
+    paths = _retired(job)
+    for part in job.push.parts:
+        if part.whole_folder:
+            paths += job.repository.files_below(job.remote, part.prefix)
+        elif part.slot == MODEL:
+            paths += stale_shards(part.files, job.remote.root)
+    return paths
+
+
+def _retired(job: _Job) -> list[str]:
+    """Checkpoint folders of the same run that make room for the one in a push."""
+    step = job.commit.step
+    if f"checkpoint-{step}" not in {part.prefix for part in job.commit.parts}:
+        return []
+    there = [older for name in job.remote.folders if (older := checkpoint_step(name)) is not None]
+    going = []
+    for older in retired(there, step, job.commit.retention):
+        if run_in(f"checkpoint-{older}", job.remote, job.repository) == job.push.run_id:
+            going.append(f"checkpoint-{older}/")
+        else:
+            job.notes.append(f"checkpoint-{older} on the Hub is not this run's, and stays")
+    return going
+
+
+def _squash(job: _Job) -> None:
+    try:
+        job.repository.squash(job.remote, job.push.message)
+    except Exception as error:  # the push has arrived all the same
+        logger.warning("%s could not be squashed", job.remote.revision, exc_info=error)
+        job.notes.append(f"the history of {job.remote.revision} could not be squashed ({type(error).__name__})")
+
+
+# -- what comes
+
+
+def _upload(job: _Job, waits: NodeWaits) -> tuple[Uploaded, dict[str, bytes]]:
+    """The push's own files, sent, and its card: that takes as long as some megabytes do."""
+    additions = files_to_send(job.push, job.repository.token, job.notes)
+    with ThreadPoolExecutor(1, "hub_callbacks-card") as aside:
+        cards = aside.submit(_cards, job, [])
+        uploaded = waits.kept(job.push, job.remote, additions) or job.repository.upload(job.remote, additions)
+    check_intact(job.push)
+    return uploaded, cards.result()
+
+
+def _cards(job: _Job, refused: list[str]) -> dict[str, bytes]:
+    if not job.commit.has_card:
+        return {}
+    return card_files(job.push, job.repository, job.outbox, job.remote, refused, job.notes)
+
+
+def _look_for_others(job: _Job, others: OtherNodes, waits: NodeWaits) -> Arrived | None:
+    """What the other nodes have sent for this push; `None` when it is not all there and the own files come first.
+
+    Raises:
+        Awaited: when another push's own files were sent ahead already.
+    """
+    arrived = node_files.look(job.push, job.repository)
+    awaited = node_files.missing(job.push, arrived)
+    if awaited is None:
+        return arrived
+    if others.branch in waits.skipped:
+        node_files.pass_over_earlier(job.push, job.repository)
+        waits.skipped.discard(others.branch)
+    if waits.has_sent_ahead(others.branch):
+        raise awaited
+    return None
+
+
+def _others_after_own(job: _Job, uploaded: Uploaded, waits: NodeWaits) -> Arrived:
+    """What the other nodes have sent by now; if it is not all there, the own files are not sent again for it.
+
+    Raises:
+        Awaited: when it is not.
+    """
+    waits.keep(job.push, job.remote, uploaded)
+    arrived = node_files.look(job.push, job.repository)
+    awaited = node_files.missing(job.push, arrived)
+    if awaited is not None:
+        raise awaited
+    return arrived
+
+
+def _manifests(push: Push, commit: Commit, sent: Mapping[str, FileFacts]) -> dict[str, bytes]:
+    """Path in the repository → the manifest of each checkpoint folder of a push."""
+    return {
+        f"{part.prefix}/{checkpoint_manifest.NAME}": manifest_below(
+            part.prefix, sent, commit.step, push.run_id, commit.origin
+        ).dump()
+        for part in push.parts
+        if part.whole_folder
+    }
+
+
+def _commit(
+    job: _Job, uploaded: Uploaded, manifests: dict[str, bytes], cards: dict[str, bytes], deletions: list[str]
+) -> tuple[CommitInfo, int]:
+    """Commits with the card; where the Hub refuses its metadata, without what it refuses.
+
+    Returns:
+        The commit, and the bytes of the texts in it.
+    """
+    refused: list[str] = []
+    for _ in range(CARD_TRIES):
+        try:
+            info = _commit_with(job, uploaded, manifests | cards, deletions)
+        except Exception as error:
+            complaints = refused_metadata(error)
+            if not cards or not complaints:
+                raise
+            refused += complaints
+            cards = _cards(job, refused)
+        else:
+            _remember(job, cards)
+            return info, sum(map(len, (manifests | cards).values()))
+    job.notes.append("the Hub refused the card; it was left out: " + "; ".join(refused))
+    return _commit_with(job, uploaded, manifests, deletions), sum(map(len, manifests.values()))
+
+
+def _commit_with(job: _Job, uploaded: Uploaded, texts: dict[str, bytes], deletions: list[str]) -> CommitInfo:
+    return job.repository.commit(job.remote, uploaded, texts, deletions, job.push.message, job.commit.description)
+
+
+def _remember(job: _Job, cards: dict[str, bytes]) -> None:
+    if cards:
+        try:
+            remember(job.push, job.repository.hub, job.outbox, cards["README.md"])
+        except OSError as error:  # the push has arrived all the same
+            logger.warning("the card of push %s cannot be remembered: %s", job.push.id, error)

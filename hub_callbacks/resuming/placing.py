@@ -1,0 +1,202 @@
+"""Puts a checkpoint where the Trainer expects it.
+
+<output_dir>/checkpoint-N               where it ends up, renamed in one step
+<output_dir>/_hub_sync/incoming/        what is being downloaded; an attempt that was killed is gone on with
+<output_dir>/_hub_sync/set-aside/       an incomplete folder of that name that stood in its place
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import ntpath
+import os
+import shutil
+import socket
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from ..checkpoints.completeness import problem_of
+from ..checkpoints.files import TRAINER_STATE, checkpoint_step
+from ..checkpoints.manifest import CheckpointManifest
+from ..errors import ResumeError
+from ..hub.downloads import Damaged, Downloads, HubCheckpoint
+from ..outbox.queue import Outbox
+from ..settings import OUTBOX_NAME
+from .local import LocalCheckpoints, folder_of
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A checkpoint folder that can be continued from.
+
+    Args:
+        folder: Where it is, as the Trainer takes it.
+        source: Where it was found, in words.
+        manifest: What came with it from the Hub; `None` for one that was here.
+    """
+
+    folder: Path
+    step: int
+    source: str
+    manifest: CheckpointManifest | None = None
+
+
+@dataclass
+class Placing:
+    """
+    Args:
+        output_dir: Folder of the run.
+        outbox: What has not been pushed yet.
+        downloads: Where checkpoints of the Hub come from.
+        passed_over: Gains what was found and cannot be taken, in words.
+    """
+
+    output_dir: Path
+    outbox: Outbox
+    downloads: Downloads | None
+    passed_over: list[str]
+
+    def from_here(self, step: int, local: LocalCheckpoints) -> Restored | str:
+        """Puts a checkpoint of this machine in its place; what is wrong with it, when that cannot be done."""
+        folder = folder_of(self.output_dir, step)
+        with self._lock():
+            try:
+                return self._in_its_place(step, local.writers) or self._from_outbox(step, local)
+            except Damaged as error:
+                return f"{folder}: {error}"
+
+    def from_hub(self, choice: HubCheckpoint) -> Restored | str:
+        """Puts a checkpoint of the Hub in its place; what is wrong with it, when that cannot be done.
+
+        Raises:
+            ResumeError: it could not be downloaded.
+        """
+        with self._lock():
+            try:
+                world_size = self._manifest(choice).origin.world_size
+                return self._in_its_place(choice.step, world_size) or self._fetch(choice)
+            except Damaged as error:
+                return f"{choice}: {error}"
+
+    def _lock(self) -> FileLock:
+        """Nodes may share the folder; one of them downloads."""
+        place = self.output_dir / OUTBOX_NAME
+        place.mkdir(parents=True, exist_ok=True)
+        return FileLock(place / "incoming.lock")
+
+    def _in_its_place(self, step: int, world_size: int | None) -> Restored | None:
+        folder = folder_of(self.output_dir, step)
+        if problem_of(folder, world_size) is not None:
+            return None
+        self._refer_to_best(folder, None)
+        return Restored(folder, step, "this machine")
+
+    def _from_outbox(self, step: int, local: LocalCheckpoints) -> Restored:
+        if step not in local.waiting:
+            raise Damaged("it is no longer complete, or no longer there")
+        push, part = local.waiting[step]
+        incoming = self._incoming(f"push-{push.id}")
+        shutil.rmtree(incoming, ignore_errors=True)
+        for path, frozen in part.files.items():
+            target = incoming / path.removeprefix(f"{part.prefix}/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                shutil.copyfile(push.folder / frozen.stored, target)
+            except FileNotFoundError:
+                raise Damaged("it is no longer in the outbox") from None
+            if not frozen.is_unchanged(push.folder):
+                raise Damaged(f"{path} was rewritten by a later save")
+        self._refer_to_best(incoming, None)
+        return Restored(self._place(incoming, step), step, f"{self.outbox.root}, where it waits to be pushed")
+
+    def _fetch(self, choice: HubCheckpoint) -> Restored:
+        manifest = self._manifest(choice)
+        fetched = self._download(choice)
+        self._refer_to_best(fetched, choice)
+        self.outbox.adopt(manifest.run_id)  # before: a kill between the two must not make it another run's
+        folder = self._place(fetched, choice.step)
+        shutil.rmtree(self.output_dir / OUTBOX_NAME / "incoming", ignore_errors=True)
+        return Restored(folder, choice.step, str(choice), manifest)
+
+    def _manifest(self, choice: HubCheckpoint) -> CheckpointManifest:
+        assert self.downloads is not None
+        return self.downloads.manifest(choice)
+
+    def _download(self, choice: HubCheckpoint) -> Path:
+        """
+        Raises:
+            Damaged: it is not what its manifest says.
+            ResumeError: it could not be downloaded.
+        """
+        assert self.downloads is not None
+        incoming = self._incoming(f"{choice.commit[:12]}-{choice.folder}")
+        incoming.mkdir(parents=True, exist_ok=True)
+        try:
+            return self.downloads.fetch(choice, incoming)
+        except Damaged:
+            shutil.rmtree(incoming, ignore_errors=True)
+            raise
+        except Exception as error:
+            raise ResumeError(
+                f"{choice} is there and could not be downloaded ({type(error).__name__}: {error}). Nothing is "
+                f"lost: start again to go on with the download; what has arrived is in {incoming}."
+            ) from error
+
+    def _refer_to_best(self, checkpoint: Path, choice: HubCheckpoint | None) -> None:
+        """Has `trainer_state.json` refer to the best checkpoint on this machine, and fetches that if need be.
+
+        Args:
+            choice: Where the checkpoint comes from, if it is the Hub.
+        """
+        file = checkpoint / TRAINER_STATE
+        state = json.loads(file.read_text(encoding="utf-8"))
+        recorded = state.get("best_model_checkpoint")
+        step = checkpoint_step(ntpath.basename(recorded)) if recorded else None
+        if step is None:
+            return
+        best = folder_of(self.output_dir, step)
+        is_here = step == state["global_step"] or problem_of(best) is None
+        if Path(recorded) == best if is_here else problem_of(Path(recorded)) is None:
+            return
+        if not is_here and (choice is None or not self._fetch_best(step, choice)):
+            self.passed_over.append(
+                f"the best checkpoint (step {step}), which that of step {state['global_step']} refers to, is "
+                "neither here nor on the Hub; load_best_model_at_end will not find it"
+            )
+            return
+        state["best_model_checkpoint"] = str(best)
+        new = file.with_suffix(".new")
+        new.write_text(json.dumps(state, indent=2, sort_keys=True) + "\n", encoding="utf-8")  # as the Trainer does
+        new.replace(file)
+
+    def _fetch_best(self, step: int, choice: HubCheckpoint) -> bool:
+        assert self.downloads is not None
+        run_id = self._manifest(choice).run_id
+        numbered = HubCheckpoint(step, choice.repo_id, f"checkpoint-{step}", choice.commit)
+        for candidate in itertools.chain([numbered], self.downloads.older(choice.commit, step)):
+            if candidate.step == step:
+                with contextlib.suppress(Damaged):
+                    if self._manifest(candidate).run_id == run_id:
+                        self._place(self._download(candidate), step)
+                        return True
+        return False
+
+    def _incoming(self, name: str) -> Path:
+        return self.output_dir / OUTBOX_NAME / "incoming" / f"{socket.gethostname()}~{name}"
+
+    def _place(self, incoming: Path, step: int) -> Path:
+        folder = folder_of(self.output_dir, step)
+        if folder.exists():
+            set_aside = self.output_dir / OUTBOX_NAME / "set-aside"  # the outbox may be on another disk
+            set_aside.mkdir(parents=True, exist_ok=True)
+            aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=set_aside))
+            folder.rename(aside / folder.name)
+            self.passed_over.append(f"the incomplete {folder} was moved to {aside}")
+        os.utime(incoming)  # the Trainer rotates by time, and this one is as new as can be
+        incoming.rename(folder)
+        return folder

@@ -1,0 +1,86 @@
+"""The checkpoints on the Hub, one candidate after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from ..checkpoints.completeness import problem_of
+from ..errors import ResumeError
+from ..hub.downloads import Damaged, Downloads, HubCheckpoint
+
+
+@dataclass
+class RemoteCheckpoints:
+    """
+    Args:
+        downloads: Where to look.
+        revision: Branch, tag, commit, or a template with `{step}`; `None` is `main`.
+        passed_over: Gains what was found and cannot be taken, in words.
+    """
+
+    downloads: Downloads
+    revision: str | None
+    passed_over: list[str]
+    _found: Iterator[HubCheckpoint] | None = None
+    _next: HubCheckpoint | None = None
+    _rejected: set[HubCheckpoint] = field(default_factory=set)
+
+    def newer_than(self, step: int, own_run: Callable[[], str] | None, where: str) -> HubCheckpoint | None:
+        """The newest that can be taken, if it is newer than a step.
+
+        Args:
+            step: -1 takes any.
+            own_run: Tells the run that it has to belong to; `None` for whichever.
+            where: The folder of that run, in words.
+
+        Raises:
+            ResumeError: when the Hub has one and does not give it, and any is to be taken.
+        """
+        while (found := self._newest(step)) is not None and found.step > step:
+            problem = self._problem_of(found, own_run, where)
+            if problem is None:
+                return found
+            self.passed_over.append(f"{found}: {problem}")
+            self._rejected.add(found)
+            self._next = None
+        return None
+
+    def reject(self, checkpoint: HubCheckpoint) -> None:
+        """It could not be put in its place."""
+        self._rejected.add(checkpoint)
+
+    def look_anew(self) -> None:
+        """What was in the outbox may be there by now."""
+        self._found = self._next = None
+
+    def _problem_of(self, found: HubCheckpoint, own_run: Callable[[], str] | None, where: str) -> str | None:
+        try:
+            manifest = self.downloads.manifest(found)
+        except Damaged as error:
+            return str(error)
+        lacking = problem_of(manifest.files, manifest.origin.world_size)
+        if lacking is None and own_run is not None and manifest.run_id != own_run():
+            return (
+                f"it belongs to another run ({manifest.run_id}) than what is in {where}; to continue that one, "
+                "use an empty output_dir"
+            )
+        return lacking
+
+    def _newest(self, step: int) -> HubCheckpoint | None:
+        if self._next is None:
+            try:
+                if self._found is None:
+                    self._found = self.downloads.checkpoints(self.revision)
+                self._next = next((found for found in self._found if found not in self._rejected), None)
+            except Exception as error:  # whatever the Hub's client raises: what is here will do
+                if isinstance(error, ResumeError) and step < 0:
+                    raise
+                why = " ".join(str(error).split())[:200]
+                self.passed_over.append(
+                    f"the Hub ({type(error).__name__}: {why}); only what is on this machine was looked at"
+                )
+                self._found = iter(())
+            self.passed_over += self.downloads.passed_over
+            self.downloads.passed_over.clear()
+        return self._next

@@ -1,0 +1,27 @@
+"""`training_args.bin`, which the Trainer writes with `hub_token` in clear, without it."""
+
+from __future__ import annotations
+
+import copy
+import io
+from typing import Any
+
+NAME = "training_args.bin"
+
+
+def has_token(args: Any) -> bool:
+    """Whether `TrainingArguments` hold a token in any `*_token` field."""
+    return any(value for name, value in vars(args).items() if name.endswith("_token"))
+
+
+def without_tokens(args: Any) -> bytes:
+    """`training_args.bin` as the Trainer writes it, with every `*_token` set to `None`."""
+    import torch
+
+    clean = copy.copy(args)
+    for name in vars(args):
+        if name.endswith("_token"):
+            object.__setattr__(clean, name, None)
+    buffer = io.BytesIO()
+    torch.save(clean, buffer)
+    return buffer.getvalue()
