@@ -385,10 +385,11 @@ class Engine:
         return self._conclude(self.wait(show=show))
 
     def _conclude(self, has_arrived: bool) -> Summary:
+        held = set(filter(self.outbox.holds, self._futures.unsent))  # before the news: what goes is recorded first
         summary = self.summary()
         if has_arrived and not summary.lost:
             return summary
-        kept = sum(map(self.outbox.holds, self._futures.unsent))
+        kept = len(held.intersection(self._futures.unsent))
         message = not_arrived(summary, self.hub_model_id, kept, self.outbox.root)
         self._futures.abandon(message)
         self._rest()
