@@ -29,8 +29,8 @@ def main() -> None:
     parser.add_argument("--pushes", type=int, default=1000)
     options = parser.parse_args()
     from hub_callbacks.outbox.queue import Outbox
-    from hub_callbacks.pushing.decisions import Known, Room, giving_way, taken_over
     from hub_callbacks.pushing.files import disk_of
+    from hub_callbacks.pushing.schedule import Known, Room, giving_way, taken_over
     from outboxes import put
 
     with work_folder() as folder:

@@ -10,7 +10,12 @@ import pytest
 
 @pytest.mark.parametrize(
     "module",
-    ["hub_callbacks", "hub_callbacks.training.pusher", "hub_callbacks.pushing.pusher", "hub_callbacks.cli"],
+    [
+        "hub_callbacks",
+        "hub_callbacks.training.pusher_process",
+        "hub_callbacks.pushing.pusher",
+        "hub_callbacks.cli",
+    ],
 )
 def test_importing_loads_neither_torch_nor_transformers_nor_the_hub(module):
     heavy = "{'torch', 'transformers', 'hub_callbacks.localhub', 'matplotlib'}"

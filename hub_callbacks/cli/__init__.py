@@ -15,9 +15,9 @@ from typing import Annotated, Any
 import typer
 
 from ..outbox import ledger
+from ..outbox.control import Control
 from ..outbox.push import CreateRepository, LookForOtherRun, Push
 from ..outbox.queue import Outbox
-from ..outbox.signals import Signals
 from ..settings import OUTBOX_NAME
 from ..training.summary import counted
 
@@ -150,7 +150,7 @@ def drain(outbox: Outbox, patience: float, quiet: bool = False) -> None:
         OSError: when the outbox cannot be written to.
     """
     from ..hub.repository import Repository
-    from ..outbox.signals import Stalled
+    from ..outbox.control import Stalled
     from ..pushing.pusher import Pusher
 
     try:
@@ -159,7 +159,7 @@ def drain(outbox: Outbox, patience: float, quiet: bool = False) -> None:
         typer.echo(f"{error} Run the command again to send it.", err=True)
 
 
-class _Foreground(Signals):
+class _Foreground(Control):
     """Says what happens, and stops when nothing has worked for a while."""
 
     def __init__(self, outbox: Outbox, patience: float, quiet: bool) -> None:

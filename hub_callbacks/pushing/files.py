@@ -8,8 +8,8 @@ from pathlib import Path
 from ..outbox.durable import has_hole, may_be_torn
 from ..outbox.push import Push
 from ..outbox.snapshot import Frozen
-from .decisions import Disk, DiskFile
 from .redaction import secret_in
+from .schedule import Disk, DiskFile
 
 
 class ChangedWhileSent(Exception):

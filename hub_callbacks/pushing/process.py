@@ -24,8 +24,8 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import IO
 
+from ..outbox.control import LOG, STALLED, Control, Orders
 from ..outbox.queue import Outbox
-from ..outbox.signals import LOG, STALLED, Orders, Signals
 from .redaction import hide
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ LOG_SIZE = 1_000_000
 """Bytes after which the log begins anew; the one before is kept."""
 
 
-class _Told(Signals):
+class _Told(Control):
     """What the pusher process is told on its standard input."""
 
     def __init__(self, lines: IO[bytes]) -> None:
@@ -92,12 +92,12 @@ class _Told(Signals):
 def main(outbox: str) -> None:
     """The pusher process."""
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    signals = _Told(sys.stdin.buffer)
-    _log_to(Path(outbox) / LOG, signals)
+    control = _Told(sys.stdin.buffer)
+    _log_to(Path(outbox) / LOG, control)
     with contextlib.suppress(OSError):
         os.nice(NICENESS)
     try:
-        push_all(Outbox(outbox), signals)
+        push_all(Outbox(outbox), control)
     except BaseException as error:
         logger.critical("the pusher has ended", exc_info=error)
         raise
@@ -106,28 +106,28 @@ def main(outbox: str) -> None:
     os._exit(0)  # without waiting for an upload that was told to stop
 
 
-def push_all(outbox: Outbox, signals: Signals) -> None:
+def push_all(outbox: Outbox, control: Control) -> None:
     """Runs a pusher until it is told to leave."""
     from ..hub.repository import Repository
     from .pusher import Pusher
 
-    repository = Repository(lambda: signals.orders.token, signals.orders.request_timeout)
-    Pusher(Outbox(outbox.root), repository, signals).run()
+    repository = Repository(lambda: control.orders.token, control.orders.request_timeout)
+    Pusher(Outbox(outbox.root), repository, control).run()
 
 
 class _WithoutTokens(logging.Formatter):
-    def __init__(self, signals: Signals) -> None:
+    def __init__(self, control: Control) -> None:
         super().__init__("%(asctime)s %(name)s %(message)s")
-        self._signals = signals
+        self._control = control
 
     def format(self, record: logging.LogRecord) -> str:
-        return hide(super().format(record), [self._signals.orders.token, os.environ.get("HF_TOKEN")])
+        return hide(super().format(record), [self._control.orders.token, os.environ.get("HF_TOKEN")])
 
 
-def _log_to(path: Path, signals: Signals) -> None:
+def _log_to(path: Path, control: Control) -> None:
     try:
         handler: logging.Handler = RotatingFileHandler(path, maxBytes=LOG_SIZE, backupCount=1)
     except OSError:  # a disk that cannot be written to
         handler = logging.NullHandler()
-    handler.setFormatter(_WithoutTokens(signals))
+    handler.setFormatter(_WithoutTokens(control))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)

@@ -3,7 +3,7 @@
 It runs in a process of its own beside a training run (see `process`), and in the foreground in
 `hub-callbacks sync`. It never imports torch or transformers.
 
-What is next is decided anew for each attempt (see `decisions`), so that while the Hub is away newer saves take
+What is next is decided anew for each attempt (see `schedule`), so that while the Hub is away newer saves take
 over from older ones that wait.
 """
 
@@ -20,12 +20,16 @@ from filelock import BaseFileLock
 
 from ..hub.repository import Repository
 from ..outbox import ledger
+from ..outbox.control import Control, Stalled
 from ..outbox.durable import make_durable, may_be_torn
 from ..outbox.push import Push
 from ..outbox.queue import Outbox
-from ..outbox.signals import Signals, Stalled
 from .attempt import send
-from .decisions import (
+from .files import disk_of, is_intact
+from .node_files import Awaited, NodeWaits
+from .redaction import hide
+from .retry_policy import RetryPolicy, retry_policy
+from .schedule import (
     Action,
     GiveUp,
     Keep,
@@ -36,10 +40,6 @@ from .decisions import (
     next_push,
     sendable,
 )
-from .files import disk_of, is_intact
-from .node_files import Awaited, NodeWaits
-from .redaction import hide
-from .retry_policy import RetryPolicy, retry_policy
 from .sent import Sent
 from .stall import StallWatch
 
@@ -54,12 +54,12 @@ class Pusher:
     Args:
         outbox: What to send.
         repository: Where the calls go.
-        signals: What it is told from outside.
+        control: What it is told from outside.
     """
 
     outbox: Outbox
     repository: Repository
-    signals: Signals
+    control: Control
     _known: dict[str, Known] = field(default_factory=dict)
     _done: dict[tuple[str, str], str] = field(default_factory=dict)
     _waits: NodeWaits = field(default_factory=NodeWaits)
@@ -68,7 +68,7 @@ class Pusher:
     _lock: BaseFileLock | None = None
 
     def run(self) -> None:
-        """Sends until `signals` ends it. Waits for its turn where another process sends from this outbox."""
+        """Sends until `control` ends it. Waits for its turn where another process sends from this outbox."""
         try:
             if self._take_turn():
                 self._look_what_is_done()
@@ -80,19 +80,19 @@ class Pusher:
 
     def _take_turn(self) -> bool:
         """Whether this process is the one that sends from now on; not when told to stop before."""
-        while not self.signals.stop:
+        while not self.control.stop:
             try:
                 self._lock = self.outbox.lock()
                 self._lock.acquire(timeout=0)
                 return True
             except TimeoutError:
-                self.signals.waits_for_turn()
-                self.signals.sleep(1, until_new=False)
+                self.control.waits_for_turn()
+                self.control.sleep(1, until_new=False)
             except OSError as error:
-                if self.signals.drain:
+                if self.control.drain:
                     raise
                 logger.warning("%s cannot be locked: %s", self.outbox.root, error)
-                self.signals.sleep(60)
+                self.control.sleep(60)
         return False
 
     def _end_turn(self) -> None:
@@ -110,7 +110,7 @@ class Pusher:
         if self.outbox.identity() == self._turn:
             return True
         logger.warning("%s was deleted, or is another one now; it is left alone.", self.outbox.root)
-        self.signals.stop = True
+        self.control.stop = True
         return False
 
     # -- the loop
@@ -130,15 +130,15 @@ class Pusher:
                 self._wait_for_next_try(push, policy, failures)
 
     def _is_over(self) -> bool:
-        if self.signals.stop or not self.signals.drain:
-            return self.signals.stop
+        if self.control.stop or not self.control.drain:
+            return self.control.stop
         return not sendable(self.outbox.pending(), self._known)
 
     def _try(self, push: Push) -> RetryPolicy | None:
         """One attempt at a push; what is to be done about it, if it has failed."""
         known = self._known[push.id]
         self.outbox.record(ledger.Entry(push.id, ledger.RUNNING, message=push.message, why=known.trouble))
-        self.signals.report()
+        self.control.report()
         started = time.monotonic()
         self._asked_with = self.repository.token
         attempt = self._start(push)
@@ -153,26 +153,26 @@ class Pusher:
         return None
 
     def _wait_for_next_try(self, push: Push, policy: RetryPolicy, failures: int) -> None:
-        seconds = policy.seconds_before(failures, self.signals.orders.longest_wait)
+        seconds = policy.seconds_before(failures, self.control.orders.longest_wait)
         self._record_waiting(push, policy.state, policy.why, seconds)
-        self.signals.sleep(seconds, until_new=not policy.after)
+        self.control.sleep(seconds, until_new=not policy.after)
 
     def _record_waiting(self, push: Push, state: str, why: str, seconds: float) -> None:
         next_try = time.time() + seconds
         self.outbox.record(ledger.Entry(push.id, state, message=push.message, why=why, next_try=next_try))
-        self.signals.report()
+        self.control.report()
 
     def _wait_for_work(self) -> None:
         """Until a push comes; or, for those that were refused, until there is another token."""
         if not any(known.refused for known in self._known.values()):
-            self.signals.sleep(5)
+            self.control.sleep(5)
             return
         # What this process may not send (it is offline, for one), `sync` may, from here or another machine.
         self._end_turn()
-        self.signals.sleep(LOOK_FOR_TOKEN_EVERY)
+        self.control.sleep(LOOK_FOR_TOKEN_EVERY)
         if self._take_turn():
             self._look_what_is_done()
-            self.signals.report()
+            self.control.report()
         if self.repository.token != self._asked_with:
             self._try_refused_again(lambda policy: True)
 
@@ -189,7 +189,7 @@ class Pusher:
         """
         pending = self.outbox.pending(tidy=True)
         are_new = self._take_in(pending)
-        limit = self.signals.orders.max_pending_bytes
+        limit = self.control.orders.max_pending_bytes
         room = Room(limit, disk_of(pending)) if limit is not None and are_new else None
         actions = decide(pending, self._known, self._done, held=self._waits.held, busy=busy, room=room)
         return [left for action in actions if (left := self._do(action)) is not None]
@@ -210,7 +210,7 @@ class Pusher:
             make_durable(push)
             if (known := self._known.get(push.id)) is not None:
                 known.is_durable = True
-            self.signals.ring()
+            self.control.ring()
 
     def _do(self, action: Action) -> Push | None:
         """Does what was decided; returns what is left to be sent of the push."""
@@ -228,7 +228,7 @@ class Pusher:
     def _give_up(self, push: Push, slots: frozenset[str]) -> Push | None:
         why = (
             f"{', '.join(sorted(slots))} of {push.message!r} was given up before it could be sent: what waits may "
-            f"keep {self.signals.orders.max_pending_bytes:,} bytes on disk that nothing else keeps "
+            f"keep {self.control.orders.max_pending_bytes:,} bytes on disk that nothing else keeps "
             "(max_pending_bytes)"
         )
         logger.warning("%s.", why)
@@ -241,7 +241,7 @@ class Pusher:
             logger.warning("push %s cannot give way: %s", push.id, error)
             return push
         self.outbox.record(ledger.Entry(push.id, ledger.QUEUED, message=push.message, notes=(why,)))
-        self.signals.report()
+        self.control.report()
         return rest
 
     # -- one attempt
@@ -261,26 +261,26 @@ class Pusher:
                 attempt.set_result(send(push, self.repository, self.outbox, self._waits))
             except BaseException as error:
                 attempt.set_exception(error)
-            self.signals.ring()
+            self.control.ring()
 
         threading.Thread(target=run, name=f"hub_callbacks-push-{push.id}", daemon=True).start()
         return attempt
 
     def _watch(self, attempt: Future[Sent], push: Push) -> Sent | None:
         """The end of an attempt, with the house kept meanwhile; `None` when told to stop before."""
-        timeout = self.signals.orders.stall_timeout
+        timeout = self.control.orders.stall_timeout
         watch = StallWatch(timeout)
         while not attempt.done():
-            if self.signals.stop:
+            if self.control.stop:
                 return None
-            if self.signals.listen(1.0) and not attempt.done():
+            if self.control.listen(1.0) and not attempt.done():
                 self._keep_house(busy=push.id)
             is_stalled = watch.is_stalled()
-            self.signals.sent(watch.sent)
+            self.control.sent(watch.sent)
             if is_stalled and not attempt.done():
                 why = f"nothing has moved for {timeout:.0f} s, neither to the Hub nor from the disk"
                 self._record_waiting(push, ledger.WAITING, why, 0)
-                self.signals.stalled(f"{push.message!r} stopped: {why}. It stays in the outbox.")
+                self.control.stalled(f"{push.message!r} stopped: {why}. It stays in the outbox.")
         return attempt.result()
 
     def _succeeded(self, push: Push, sent: Sent, seconds: float) -> None:
@@ -341,7 +341,7 @@ class Pusher:
                 known.trouble = policy.why
                 entry = ledger.Entry(other.id, ledger.REFUSED, message=other.message, why=policy.why)
                 self.outbox.record(entry)
-        self.signals.report()
+        self.control.report()
 
     def _try_refused_again(self, which: Callable[[RetryPolicy], bool]) -> None:
         for known in list(self._known.values()):
@@ -357,4 +357,4 @@ class Pusher:
             self.outbox.set_aside(entry.push, why)
         else:
             self.outbox.remove(entry.push)
-        self.signals.report()
+        self.control.report()

@@ -16,6 +16,7 @@ from ..checkpoints.manifest import Origin, installed_versions
 from ..checkpoints.retention import Retention
 from ..errors import ForeignRun, PushNotSent
 from ..outbox import ledger
+from ..outbox.control import Orders
 from ..outbox.push import (
     Commit,
     Content,
@@ -27,9 +28,8 @@ from ..outbox.push import (
     Target,
 )
 from ..outbox.queue import Outbox
-from ..outbox.signals import Orders
 from ..settings import Settings
-from . import engines
+from . import shared_pusher
 from .futures import PushFutures
 from .plan import Plan
 from .request import Request, check_token, target_of_run
@@ -81,7 +81,7 @@ class Engine:
         limits = replace(
             orders or Orders(), token=settings.hub_token, max_pending_bytes=settings.max_pending_bytes
         )
-        self._pusher, self._leave_pusher = engines.join(self, limits)
+        self._pusher, self._leave_pusher = shared_pusher.join(self, limits)
 
     @functools.cached_property
     def run_id(self) -> str:
@@ -258,7 +258,7 @@ class Engine:
         future: Future[CommitInfo] = Future()
         future.set_running_or_notify_cancel()  # what was saved is pushed; there is no way back
         self.pushes.append(future)
-        engines.keep(self)
+        shared_pusher.keep(self)
         self._look_for_token()
         try:
             with self._futures.news:
@@ -331,7 +331,7 @@ class Engine:
 
     def _rest(self) -> None:
         if not self._futures.open:
-            engines.let_go(self)
+            shared_pusher.let_go(self)
 
     def summary(self) -> Summary:
         """What has been pushed so far, and what has not."""

@@ -12,7 +12,7 @@ import pytest
 from huggingface_hub import HfApi
 
 from hub_callbacks.localhub import LocalHub
-from hub_callbacks.outbox.signals import Orders
+from hub_callbacks.outbox.control import Orders
 from savers import Run, free_port, use_hub
 
 # hf_xet's own attempts and time-outs, which last for minutes; it reads them once.
@@ -41,7 +41,7 @@ def in_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_process(*args: object, **kwargs: object) -> None:
         raise OSError("no processes here")
 
-    monkeypatch.setattr("hub_callbacks.training.pusher.subprocess.Popen", no_process)
+    monkeypatch.setattr("hub_callbacks.training.pusher_process.subprocess.Popen", no_process)
     impatient = SimpleNamespace(**(vars(time) | {"sleep": lambda seconds: None}))
     monkeypatch.setattr("huggingface_hub.utils._http.time", impatient)
 

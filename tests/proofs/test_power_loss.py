@@ -16,10 +16,10 @@ from file_operations import Resize, Write, has_strace
 from hub_callbacks.hub.repository import Repository
 from hub_callbacks.localhub import LocalHub
 from hub_callbacks.outbox import ledger
+from hub_callbacks.outbox.control import Control, Orders
 from hub_callbacks.outbox.durable import DURABLE, has_hole, make_durable, may_be_torn
 from hub_callbacks.outbox.push import CARD_FACTS, MANIFEST, MODEL, Target
 from hub_callbacks.outbox.queue import Outbox
-from hub_callbacks.outbox.signals import Orders, Signals
 from hub_callbacks.pushing.card import card_files
 from hub_callbacks.pushing.files import is_intact
 from hub_callbacks.pushing.pusher import Pusher
@@ -111,8 +111,8 @@ class Sender:
         return put(self.outbox, {MODEL: content}, target=self.target, **more)
 
     def pusher(self, drain: bool = True) -> Pusher:
-        signals = Signals(drain=drain, orders=Orders(longest_wait=0.05))
-        return Pusher(Outbox(self.outbox.root), Repository(), signals)
+        control = Control(drain=drain, orders=Orders(longest_wait=0.05))
+        return Pusher(Outbox(self.outbox.root), Repository(), control)
 
     def send(self) -> None:
         self.pusher().run()
@@ -224,8 +224,8 @@ def test_a_push_stays_until_the_one_that_takes_it_over_is_on_the_disk(sender, hu
         wait_until(lambda: sender.outbox.pending() == [])
     finally:
         disk.set()
-        pusher.signals.stop = True
-        pusher.signals.ring()
+        pusher.control.stop = True
+        pusher.control.ring()
         sending.join()
     assert sender.states() == {older.id: ledger.SUPERSEDED, newer.id: ledger.DONE}
 

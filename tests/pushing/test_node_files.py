@@ -15,9 +15,9 @@ from hub_callbacks.checkpoints.files import LAST_CHECKPOINT
 from hub_callbacks.checkpoints.manifest import NAME, load
 from hub_callbacks.hub.repository import Repository
 from hub_callbacks.outbox import ledger
+from hub_callbacks.outbox.control import Control, Orders
 from hub_callbacks.outbox.push import MODEL, NODE_BRANCH, OtherNodes, Push, RemoveBranch, Target
 from hub_callbacks.outbox.queue import Outbox
-from hub_callbacks.outbox.signals import Orders, Signals
 from hub_callbacks.pushing.pusher import Pusher
 from hub_callbacks.training.nodes import Nodes, _folders
 from outboxes import put
@@ -64,8 +64,8 @@ class Job:
         )
 
     def pusher(self, node: int) -> Pusher:
-        signals = Signals(orders=Orders(longest_wait=0.05))
-        return Pusher(Outbox(self.outboxes[node].root), Repository(), signals)
+        control = Control(orders=Orders(longest_wait=0.05))
+        return Pusher(Outbox(self.outboxes[node].root), Repository(), control)
 
     def send(self, node: int) -> None:
         self.pusher(node).run()
@@ -185,7 +185,7 @@ def test_a_save_whose_own_files_were_sent_is_not_given_up_for_one_that_waits_too
     pusher, thread = job.send_in_background()
     wait_until(lambda: waits(job, first))
     newer = [job.save(4), job.save(6)]
-    pusher.signals.ring()
+    pusher.control.ring()
     wait_until(lambda: job.state(newer[0]) == ledger.SUPERSEDED)
     assert job.state(first) != ledger.SUPERSEDED
     job.save_on(1, 2)
@@ -217,7 +217,7 @@ def test_one_that_never_comes_does_not_hold_up_those_that_come_in_order(api, job
     pusher, thread = job.send_in_background()
     wait_until(lambda: job.titles(api) == ["step 4"])
     assert job.files("checkpoint-2") == {}
-    pusher.signals.stop = True
+    pusher.control.stop = True
     thread.join()
 
 

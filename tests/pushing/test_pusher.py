@@ -22,9 +22,9 @@ from hub_callbacks.checkpoints.files import LAST_CHECKPOINT
 from hub_callbacks.hub.repository import Repository
 from hub_callbacks.localhub import Answer, Fault, Hang, LoseResponse
 from hub_callbacks.outbox import ledger
+from hub_callbacks.outbox.control import Control, Orders
 from hub_callbacks.outbox.push import MODEL, Target
 from hub_callbacks.outbox.queue import Outbox
-from hub_callbacks.outbox.signals import Orders, Signals
 from hub_callbacks.pushing import attempt
 from hub_callbacks.pushing.node_files import NodeWaits
 from hub_callbacks.pushing.pusher import Pusher
@@ -45,8 +45,8 @@ class Sender:
         return put(self.outbox, slots, **({"target": self.target} | more))
 
     def pusher(self, **orders: Any) -> Pusher:
-        signals = Signals(orders=replace(Orders(longest_wait=0.05), **orders))
-        return Pusher(Outbox(self.outbox.root), Repository(), signals)
+        control = Control(orders=replace(Orders(longest_wait=0.05), **orders))
+        return Pusher(Outbox(self.outbox.root), Repository(), control)
 
     def send(self, **orders: Any) -> None:
         self.pusher(**orders).run()
@@ -129,7 +129,7 @@ def test_superseded_files_are_freed_while_an_upload_goes_on(sender, hub):
         thread.start()
         wait_until(lambda: hanging.hits)
         second, third = sender.put({MODEL: b"2"}), sender.put({MODEL: b"3"})
-        pusher.signals.ring()
+        pusher.control.ring()
         wait_until(lambda: not second.folder.exists())
         assert third.folder.exists()
     thread.join()
@@ -184,7 +184,7 @@ def test_a_new_token_sends_what_was_refused(sender, hub, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", hub.add_token("local", "read"))
     push = sender.put({MODEL: b"1"})
     pusher = sender.pusher()
-    pusher.signals.drain = False
+    pusher.control.drain = False
     thread = threading.Thread(target=pusher.run)
     thread.start()
     try:
@@ -192,16 +192,16 @@ def test_a_new_token_sends_what_was_refused(sender, hub, monkeypatch):
         monkeypatch.setenv("HF_TOKEN", hub.token)
         wait_until(lambda: sender.states()[push.id] == ledger.DONE)
     finally:
-        pusher.signals.stop = True
-        pusher.signals.ring()
+        pusher.control.stop = True
+        pusher.control.ring()
         thread.join()
 
 
 def test_who_may_not_send_lets_another_process_send(sender, hub, monkeypatch):
     monkeypatch.setattr("hub_callbacks.pushing.pusher.LOOK_FOR_TOKEN_EVERY", 2)
     refused = sender.put({MODEL: b"1"})
-    signals = Signals(drain=False, orders=Orders(longest_wait=0.05))
-    pusher = Pusher(sender.outbox, Repository(lambda: "hf_of_nobody"), signals)
+    control = Control(drain=False, orders=Orders(longest_wait=0.05))
+    pusher = Pusher(sender.outbox, Repository(lambda: "hf_of_nobody"), control)
     thread = threading.Thread(target=pusher.run)
     thread.start()
     try:
@@ -211,8 +211,8 @@ def test_who_may_not_send_lets_another_process_send(sender, hub, monkeypatch):
         sender.put({MODEL: b"2"})
         wait_until(lambda: ledger.REFUSED in sender.states().values())  # its turn again
     finally:
-        signals.stop = True
-        signals.ring()
+        control.stop = True
+        control.ring()
         thread.join()
 
 

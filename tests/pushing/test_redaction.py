@@ -12,7 +12,7 @@ import torch
 
 from hub_callbacks.localhub import Answer, Fault
 from hub_callbacks.outbox import ledger
-from hub_callbacks.outbox.signals import Orders
+from hub_callbacks.outbox.control import Orders
 from hub_callbacks.pushing.redaction import SCAN_BELOW, hide, secret_in
 from hub_callbacks.training.plan import plan_save
 from hub_callbacks.training.training_args import has_token, without_tokens

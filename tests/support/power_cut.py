@@ -67,7 +67,7 @@ def save_and_push(output_dir: Path) -> None:
     import numpy
     from safetensors.numpy import save_file
 
-    from hub_callbacks.outbox.signals import Orders
+    from hub_callbacks.outbox.control import Orders
     from hub_callbacks.settings import resolve
     from hub_callbacks.training.engine import Engine
     from hub_callbacks.training.plan import plan_end, plan_save

@@ -19,7 +19,7 @@ from hub_callbacks.checkpoints.files import is_training_state, list_files
 from hub_callbacks.checkpoints.manifest import NAME
 from hub_callbacks.localhub import LocalHub
 from hub_callbacks.outbox import ledger
-from hub_callbacks.outbox.signals import Orders
+from hub_callbacks.outbox.control import Orders
 from hub_callbacks.settings import resolve
 from hub_callbacks.training.engine import Engine
 from hub_callbacks.training.plan import plan_end, plan_save

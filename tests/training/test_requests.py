@@ -14,9 +14,9 @@ from hub_callbacks import SettingsError
 from hub_callbacks.hub.repository import Repository
 from hub_callbacks.localhub import Answer, Fault, LoseResponse
 from hub_callbacks.outbox import ledger
+from hub_callbacks.outbox.control import Control, Orders
 from hub_callbacks.outbox.push import MODEL, Target, dump, load
 from hub_callbacks.outbox.queue import Outbox
-from hub_callbacks.outbox.signals import Orders, Signals
 from hub_callbacks.pushing.pusher import Pusher
 from hub_callbacks.pushing.replacing import NOTED
 from hub_callbacks.training.request import read_request
@@ -35,7 +35,7 @@ class Sender:
         return put(self.outbox, {MODEL: content}, **({"target": self.target, "keep": True} | more))
 
     def send(self) -> None:
-        Pusher(Outbox(self.outbox.root), Repository(), Signals(orders=Orders(longest_wait=0.05))).run()
+        Pusher(Outbox(self.outbox.root), Repository(), Control(orders=Orders(longest_wait=0.05))).run()
 
     def state(self, push) -> ledger.Entry:
         return self.outbox.ledger.latest()[push.id]
@@ -182,9 +182,9 @@ def test_the_replacement_is_never_deleted_by_a_retry(sender, hub, operation, act
     sender.put(b"2", message="new", replaces=True, tags=("v2",))
     with hub.inject(Fault(operation, action, times=1)):
         for _ in range(3):
-            signals = Signals(orders=Orders(longest_wait=0.05))
-            pusher = Pusher(Outbox(sender.outbox.root), Repository(), signals)
-            pusher._failed = lambda push, error, signals=signals: setattr(signals, "stop", True)
+            control = Control(orders=Orders(longest_wait=0.05))
+            pusher = Pusher(Outbox(sender.outbox.root), Repository(), control)
+            pusher._failed = lambda push, error, control=control: setattr(control, "stop", True)
             pusher.run()
     assert sender.titles() == ["new"] and sender.weights("v2") == b"2"
     assert deletions(hub) == (1 if was_there else 0)

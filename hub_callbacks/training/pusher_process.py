@@ -19,8 +19,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO
 
+from ..outbox.control import LOG, STALLED, Control, Orders
 from ..outbox.queue import Outbox
-from ..outbox.signals import LOG, STALLED, Orders, Signals
 from ..pushing.process import push_all
 
 logger = logging.getLogger(__name__)
@@ -100,7 +100,7 @@ class PusherProcess:
         with self._lock:
             self.orders = orders
             if self._thread is not None:
-                self._thread.signals.orders = orders
+                self._thread.control.orders = orders
             self._tell(_line(orders))
 
     def stop(self, grace: float = 2.0) -> None:
@@ -114,8 +114,8 @@ class PusherProcess:
         with self._lock:
             self._stopping = True
             if self._thread is not None:
-                self._thread.signals.stop = True
-                self._thread.signals.ring()
+                self._thread.control.stop = True
+                self._thread.control.ring()
                 self._thread.join(grace)
                 return
             process = self._process
@@ -157,7 +157,7 @@ class PusherProcess:
 
     def _tell(self, line: bytes) -> None:
         if self._thread is not None:
-            self._thread.signals.ring()
+            self._thread.control.ring()
             return
         if self._process is None or self._process.stdin is None:
             return
@@ -220,13 +220,13 @@ class _InThread(threading.Thread):
     def __init__(self, outbox: Outbox, orders: Orders, on_news: Callable[[], None]) -> None:
         super().__init__(name="hub_callbacks-pusher", daemon=True)
         self.outbox = outbox
-        self.signals = _ThreadSignals(on_news, orders)
+        self.control = _ThreadControl(on_news, orders)
 
     def run(self) -> None:
-        push_all(self.outbox, self.signals)
+        push_all(self.outbox, self.control)
 
 
-class _ThreadSignals(Signals):
+class _ThreadControl(Control):
     def __init__(self, on_news: Callable[[], None], orders: Orders) -> None:
         super().__init__(drain=False, orders=orders)
         self._on_news = on_news

@@ -13,9 +13,9 @@ from dataclasses import replace
 from typing import Protocol
 
 from ..errors import PushNotSent
+from ..outbox.control import Orders
 from ..outbox.queue import Outbox
-from ..outbox.signals import Orders
-from .pusher import PusherProcess
+from .pusher_process import PusherProcess
 
 logger = logging.getLogger(__name__)
 

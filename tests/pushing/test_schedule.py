@@ -25,7 +25,10 @@ from hub_callbacks.outbox.push import (
     Target,
 )
 from hub_callbacks.outbox.queue import Outbox
-from hub_callbacks.pushing.decisions import (
+from hub_callbacks.pushing.files import disk_of
+from hub_callbacks.pushing.node_files import Awaited, NodeWaits
+from hub_callbacks.pushing.retry_policy import RetryPolicy
+from hub_callbacks.pushing.schedule import (
     PATIENCE,
     Done,
     GiveUp,
@@ -40,9 +43,6 @@ from hub_callbacks.pushing.decisions import (
     sendable,
     taken_over,
 )
-from hub_callbacks.pushing.files import disk_of
-from hub_callbacks.pushing.node_files import Awaited, NodeWaits
-from hub_callbacks.pushing.retry_policy import RetryPolicy
 from outboxes import put
 
 OWN_FAULT = RetryPolicy("too large", ledger.REFUSED)

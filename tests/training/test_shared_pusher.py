@@ -11,11 +11,11 @@ import pytest
 from transformers import Trainer
 
 from hub_callbacks import HubSync, HubSyncCallback
-from hub_callbacks.outbox.signals import Orders
+from hub_callbacks.outbox.control import Orders
 from hub_callbacks.training.engine import Engine
 from models import Sentences, arguments, classifier
 from savers import Run, wait_until
-from training.test_pusher import is_running
+from training.test_pusher_process import is_running
 
 
 @pytest.fixture

@@ -16,11 +16,11 @@ import pytest
 
 from hub_callbacks.localhub import Fault, Hang
 from hub_callbacks.outbox import ledger
+from hub_callbacks.outbox.control import STALLED, Orders
 from hub_callbacks.outbox.queue import Outbox
-from hub_callbacks.outbox.signals import STALLED, Orders
 from hub_callbacks.pushing import process as pusher_process
-from hub_callbacks.training import pusher as held
-from hub_callbacks.training.pusher import RESTARTS
+from hub_callbacks.training import pusher_process as held
+from hub_callbacks.training.pusher_process import RESTARTS
 from outboxes import put
 from savers import Run, assert_tells_the_truth, digests, expected, on_hub, wait_until
 
@@ -206,7 +206,7 @@ def test_the_log_is_bounded(tmp_path):
     before = list(root.handlers)
     root.handlers.clear()
     try:
-        pusher_process._log_to(log, pusher_process.Signals(orders=Orders(token="secret-token")))
+        pusher_process._log_to(log, pusher_process.Control(orders=Orders(token="secret-token")))
         for _ in range(3000):
             root.warning("%s secret-token", "x" * 1000)
         for handler in root.handlers:
@@ -226,7 +226,7 @@ import os, sys, time
 from pathlib import Path
 from outboxes import put
 from savers import Run
-from hub_callbacks.outbox.signals import STALLED, Orders
+from hub_callbacks.outbox.control import STALLED, Orders
 run = Run(Path(sys.argv[1]), None, Orders(longest_wait=0.2))
 run.engine.start()
 print(run.engine._pusher._process.pid, flush=True)

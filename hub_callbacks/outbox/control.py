@@ -38,7 +38,7 @@ class Orders:
     max_pending_bytes: int | None = None
 
 
-class Signals:
+class Control:
     """Told by nobody: a pusher with these sends until there is nothing left that can be sent.
 
     Attributes:
