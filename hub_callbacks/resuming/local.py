@@ -50,7 +50,7 @@ def find_local(output_dir: Path, outbox: Outbox, world_size: int | None) -> Loca
     problems = {step: problem_of(folder, writers) for step, folder in folders.items()}
     waiting = _waiting(outbox)
     return LocalCheckpoints(
-        steps=frozenset(step for step, problem in problems.items() if problem is None) | waiting.keys(),
+        steps=frozenset(step for step, problem in problems.items() if problem is None) | frozenset(waiting),
         waiting=waiting,
         writers=writers,
         passed_over=[f"{folders[step]}: {problem}" for step, problem in problems.items() if problem],
