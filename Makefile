@@ -2,8 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 VENV_OLDEST ?= .venv-oldest
+VENV_LOWEST ?= .venv-lowest
 
-.PHONY: quickstart test test-slow test-oldest check docs benchmark clean
+.PHONY: quickstart test test-slow test-oldest test-lowest test-pythons check docs benchmark clean
 
 quickstart: $(VENV)/.installed
 	$(VENV)/bin/python examples/quickstart.py
@@ -26,6 +27,14 @@ test-slow: $(VENV)/.installed
 test-oldest: $(VENV_OLDEST)/.installed
 	scripts/test $(VENV_OLDEST)
 
+# The lowest versions that setup.cfg allows, together.
+test-lowest: $(VENV_LOWEST)/.installed
+	scripts/test $(VENV_LOWEST)
+
+# What needs no torch, on the other versions of Python that are here.
+test-pythons:
+	scripts/test-pythons
+
 benchmark: $(VENV)/.installed
 	$(VENV)/bin/python benchmarks/save_time.py
 
@@ -35,5 +44,8 @@ $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt scripts/install
 $(VENV_OLDEST)/.installed: setup.cfg pyproject.toml constraints-oldest.txt scripts/install
 	scripts/install $(VENV_OLDEST) constraints-oldest.txt $(PYTHON)
 
+$(VENV_LOWEST)/.installed: setup.cfg pyproject.toml constraints-lowest.txt scripts/install
+	scripts/install $(VENV_LOWEST) constraints-lowest.txt $(PYTHON)
+
 clean:
-	rm -rf $(VENV) $(VENV_OLDEST) build dist *.egg-info
+	rm -rf $(VENV) $(VENV_OLDEST) $(VENV_LOWEST) .venv-3.* build dist *.egg-info

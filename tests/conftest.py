@@ -33,6 +33,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 from huggingface_hub import HfApi  # noqa: E402
 
 from hub_callbacks.localhub import LocalHub  # noqa: E402
+from without_torch import pytest_make_collect_report, pytest_runtest_makereport  # noqa: E402, F401
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from without_torch import needs_torch
+
 pytest_plugins = ["pytester"]
 
 REPOSITORY = Path(__file__).parents[1]
@@ -105,6 +107,7 @@ def test_it_works_with_a_client_that_was_imported_before_and_leaves_it_as_it_was
     ).assert_outcomes(passed=4, xfailed=1)
 
 
+@needs_torch
 def test_no_global_of_the_clients_keeps_the_other_address(run) -> None:
     """Fails where a new release of these packages keeps the address in a place that is not known yet."""
     run(
@@ -144,6 +147,7 @@ def test_no_global_of_the_clients_keeps_the_other_address(run) -> None:
     ).assert_outcomes(passed=2)
 
 
+@needs_torch
 def test_modules_that_are_imported_within_a_test_do_not_keep_its_hub(run) -> None:
     run(
         test_it="""
@@ -159,6 +163,7 @@ def test_modules_that_are_imported_within_a_test_do_not_keep_its_hub(run) -> Non
     ).assert_outcomes(passed=2)
 
 
+@needs_torch
 def test_child_processes_and_pretrained_models_use_it(run) -> None:
     run(
         test_it=f"""

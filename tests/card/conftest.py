@@ -12,12 +12,16 @@ import pytest
 
 from hub_callbacks.card import CardOptions
 
-from .runs import GOLDEN, SCENARIOS, Scenario
+GOLDEN = Path(__file__).parent / "golden"
+NAMES = sorted(path.stem for path in GOLDEN.glob("*.json"))
+Facts = dict[str, Any]
+Scenario = tuple[Facts, Facts, CardOptions]
 
 
 @pytest.fixture(scope="session")
 def run_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, Scenario]]:
     """Name of a scenario → its folder and what was gathered."""
+    from .runs import SCENARIOS
 
     @cache
     def run(name: str) -> tuple[Path, Scenario]:

@@ -31,10 +31,10 @@ from transformers import (
 
 from hub_callbacks.card import CardOptions, gather_progress, gather_setup
 
+from .conftest import GOLDEN, Facts, Scenario
+
 FINAL = "final"
 """The folder in a run's own that holds what a user would load."""
-GOLDEN = Path(__file__).parent / "golden"
-Facts = dict[str, Any]
 
 
 class Gather(TrainerCallback):
@@ -178,7 +178,6 @@ def train(folder: Path, gather: Gather, model: Any, *, resume: bool = False, **k
 
 
 EVALUATE = {"eval_strategy": "steps", "eval_steps": 4}
-Scenario = tuple[Facts, Facts, CardOptions]
 
 
 def image_classification(folder: Path) -> Scenario:

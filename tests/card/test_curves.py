@@ -14,8 +14,7 @@ from PIL import Image
 
 from hub_callbacks.card import curves, render_card
 
-from .conftest import golden_facts
-from .runs import SCENARIOS
+from .conftest import NAMES, golden_facts
 
 PAGES = {"light": "#ffffff", "dark": "#0b0f19"}
 
@@ -25,7 +24,7 @@ def picture(name: str = "image_classification", **changed: Any) -> Image.Image:
     return Image.open(io.BytesIO(curves.draw(setup, progress | changed)[curves.FILE_NAME]))
 
 
-@pytest.mark.parametrize("name", sorted(SCENARIOS))
+@pytest.mark.parametrize("name", NAMES)
 def test_each_training_has_its_curves_on_a_transparent_ground(name: str) -> None:
     image = picture(name)
     assert image.format == "PNG" and image.mode == "RGBA"

@@ -11,10 +11,8 @@ from huggingface_hub import ModelCard
 
 from hub_callbacks.card import merge_card, model_card, render_card
 
-from .conftest import golden_facts
-from .runs import GOLDEN, SCENARIOS, Scenario, fixed, shape
+from .conftest import GOLDEN, NAMES, Scenario, golden_facts
 
-NAMES = sorted(SCENARIOS)
 Runs = Callable[[str], tuple[Path, Scenario]]
 
 
@@ -39,6 +37,8 @@ def test_the_hub_client_reads_a_golden_card(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_real_training_gives_the_facts_of_the_golden_card(name: str, run_of: Runs) -> None:
+    from .runs import fixed, shape
+
     _, (setup, progress, options) = run_of(name)
     real_setup, real_progress = fixed(setup, progress)
     setup, progress, golden_options = golden_facts(name)

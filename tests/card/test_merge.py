@@ -12,7 +12,7 @@ from huggingface_hub import ModelCard
 
 from hub_callbacks.card import CardOptions, merge_card, render, render_card
 
-from .runs import Scenario
+from .conftest import Scenario
 
 BEGIN, END = "<!-- hub_callbacks:begin {} ", "<!-- hub_callbacks:end {} -->"
 

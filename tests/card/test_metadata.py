@@ -12,8 +12,7 @@ from huggingface_hub import ModelCard
 
 from hub_callbacks.card import CardOptions, clean_metadata, drop_refused_keys, merge_card, render_card
 
-from .conftest import golden_facts
-from .runs import Scenario
+from .conftest import Scenario, golden_facts
 
 
 def cleaned(**said: Any) -> tuple[dict[str, Any], list[str]]:

@@ -15,9 +15,9 @@ from hub_callbacks.card import render_card
 from hub_callbacks.card.usage import usage
 
 from . import runs
-from .conftest import golden_facts
+from .conftest import Scenario, golden_facts
 
-Runs = Callable[[str], tuple[Path, runs.Scenario]]
+Runs = Callable[[str], tuple[Path, Scenario]]
 
 
 def snippet(setup: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from huggingface_hub import HfApi
 from packaging.version import Version
 
 from hub_callbacks.localhub import LocalHub
+from without_torch import needs_torch
 
 ROUND_TRIP = """
 import torch
@@ -102,20 +103,24 @@ def name(tmp_path: Path) -> str:
     return tmp_path.name.replace("_", "-")
 
 
+@needs_torch
 def test_a_pushed_model_is_loaded_again(hub: LocalHub, tmp_path: Path) -> None:
     run(hub, ROUND_TRIP, tmp_path / "home")
     assert "xet_put" in {seen.operation for seen in hub.requests}
 
 
+@needs_torch
 def test_a_pushed_model_is_loaded_again_without_xet(hub: LocalHub, tmp_path: Path) -> None:
     run(hub, ROUND_TRIP, tmp_path / "home", HF_HUB_DISABLE_XET="1")
     assert "lfs_put" in {seen.operation for seen in hub.requests}
 
 
+@needs_torch
 def test_a_dataset_is_pushed_loaded_and_streamed(hub: LocalHub, tmp_path: Path) -> None:
     run(hub, DATASETS, tmp_path / "home")
 
 
+@needs_torch
 def test_an_adapter_is_pushed_and_loaded_again(hub: LocalHub, tmp_path: Path) -> None:
     run(hub, PEFT, tmp_path / "home")
 

@@ -11,6 +11,7 @@ import pytest
 from hub_callbacks.localhub import LocalHub
 from killing import STRATEGIES, VICTIMS, Kill, Nursery, run_and_kill
 from savers import free_port, use_hub
+from without_torch import needs_torch
 
 CHANCE = random.Random(20)
 
@@ -24,6 +25,7 @@ def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Nursery,
         nursery.close()
 
 
+@needs_torch
 @pytest.mark.parametrize(
     "kill",
     [
