@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from hub_callbacks import cli
 from hub_callbacks.checkpoints.files import list_files
 from hub_callbacks.outbox.queue import Outbox
 from hub_callbacks.settings import OUTBOX_NAME
+from jobs import nodes_of, run_on_one_node
 from killing import _pusher_of
 from savers import wait_until
 
@@ -37,7 +37,7 @@ two_processes = pytest.param(
 SCRIPT = """
 import sys, time
 sys.path.insert(0, {tests!r})
-import leaving
+import leaving; leaving.begin()
 from models import *
 from transformers import Trainer, TrainerCallback
 from hub_callbacks import HubSyncCallback, latest_checkpoint
@@ -46,7 +46,7 @@ class Slow(TrainerCallback):
     def on_step_end(self, *args, **kwargs):
         time.sleep({pause})
 
-args = arguments(sys.argv[1], max_steps={steps}, save_steps=5, hub_strategy="checkpoint", hub_model_id=sys.argv[2])
+args = arguments(sys.argv[1], max_steps={steps}, save_steps=5, hub_strategy="checkpoint", hub_model_id={repo!r})
 trainer = Trainer(
     classifier(), args, train_dataset=Sentences(48), callbacks=[Slow(), HubSyncCallback(finish_timeout=60)]
 )
@@ -55,32 +55,26 @@ leaving.well()
 """
 
 
-@contextlib.contextmanager
-def job(output_dir: Path, repo: str, processes: int, pause: float = 0.0) -> Iterator[subprocess.Popen[str]]:
-    """A training, in a process group of its own that is gone at the end."""
+def write_script(output_dir: Path, repo: str, pause: float = 0.0) -> Path:
     script = output_dir.parent / f"train-{pause}.py"
-    script.write_text(SCRIPT.format(tests=str(Path(__file__).parents[1] / "support"), steps=STEPS, pause=pause))
-    torchrun = ["-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--standalone"]
-    command = [sys.executable, *(torchrun if processes > 1 else []), str(script), str(output_dir), repo]
-    with (output_dir.parent / "train.log").open("a") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, text=True, start_new_session=True)
-    try:
-        yield process
-    finally:
-        kill(process)
+    tests = str(Path(__file__).parents[1] / "support")
+    script.write_text(SCRIPT.format(tests=tests, steps=STEPS, pause=pause, repo=repo))
+    return script
 
 
-def kill(process: subprocess.Popen[str]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+def train_to_the_end(output_dir: Path, repo: str, processes: int) -> tuple[dict[str, Any], str]:
+    """Everything that the last checkpoint holds, and what the processes have said."""
+    agent = run_on_one_node(write_script(output_dir, repo), output_dir, processes)
+    return held_by(output_dir / f"checkpoint-{STEPS}"), agent.output
 
 
-def train_to_the_end(output_dir: Path, repo: str, processes: int) -> Any:
-    """Everything that the last checkpoint holds."""
-    with job(output_dir, repo, processes) as process:
-        assert process.wait(240) == 0, (output_dir.parent / "train.log").read_text()[-3000:]
-    checkpoint = output_dir / f"checkpoint-{STEPS}"
+def train_in_an_interpreter_of_its_own(output_dir: Path, repo: str) -> dict[str, Any]:
+    """The same with one process, and nothing of it, the seed of its hashes for one, shared with another run."""
+    subprocess.run([sys.executable, write_script(output_dir, repo), output_dir], check=True, timeout=240)
+    return held_by(output_dir / f"checkpoint-{STEPS}")
+
+
+def held_by(checkpoint: Path) -> dict[str, Any]:
     held: dict[str, Any] = {}
     for file in list_files(checkpoint):
         if file.endswith((".pt", ".pth")):
@@ -111,8 +105,11 @@ def uninterrupted(hub_server, tmp_path_factory):
 
     def run(processes: int) -> Any:
         if processes not in ends:
-            folder = tmp_path_factory.mktemp("whole")
-            ends[processes] = train_to_the_end(folder / "run", f"whole-{processes}", processes)
+            folder, repo = tmp_path_factory.mktemp("whole") / "run", f"whole-{processes}"
+            if processes == 1:
+                ends[processes] = train_in_an_interpreter_of_its_own(folder, repo)
+            else:
+                ends[processes], _ = train_to_the_end(folder, repo, processes)
         return ends[processes]
 
     return run
@@ -124,16 +121,16 @@ def interrupt(output_dir: Path, repo: str, processes: int, chance: random.Random
     Args:
         cut_off: Whether the pusher is killed too, in the middle of an upload.
     """
-    with job(output_dir, repo, processes, pause=0.05) as process:
+    with nodes_of(write_script(output_dir, repo, pause=0.05), [output_dir], processes) as (agent,):
         wait_until((output_dir / "checkpoint-20" / "trainer_state.json").exists, 200)
-        pusher = next(filter(None, map(_pusher_of, [process.pid, *_children(process.pid)])))
+        pusher = next(filter(None, (_pusher_of(rank.pid) for rank in agent.ranks)))
         if cut_off:
             wait_until(lambda: _has_checkpoint(hub, repo), 60)
             hub.throttle(50_000)
         signal_after = chance.uniform(0.0, 0.8)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(signal_after)
-        kill(process)
+            agent.wait(signal_after)
+        agent.kill_ranks()
     if cut_off:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pusher, signal.SIGKILL)
@@ -142,10 +139,6 @@ def interrupt(output_dir: Path, repo: str, processes: int, chance: random.Random
         cli.drain(Outbox(output_dir / OUTBOX_NAME), patience=60, quiet=True)
     wait_until(lambda: not _is_running(pusher), 60)
     shutil.rmtree(output_dir)
-
-
-def _children(process: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
 
 
 def _is_running(process: int) -> bool:
@@ -162,8 +155,8 @@ def _has_checkpoint(hub: Any, repo: str) -> bool:
 
 def check(hub: Any, repo: str, tmp_path: Path, whole: Any, processes: int, cut_off: bool, seed: int) -> None:
     interrupt(tmp_path / "run", repo, processes, random.Random(seed), cut_off, hub)
-    continued = train_to_the_end(tmp_path / "run", repo, processes)
-    assert "comes from last-checkpoint" in (tmp_path / "train.log").read_text(), "it did not begin anew"
+    continued, said = train_to_the_end(tmp_path / "run", repo, processes)
+    assert "comes from last-checkpoint" in said, "it did not begin anew"
     assert [key for key in whole if not same(whole[key], continued.get(key))] == []
     assert whole.keys() == continued.keys()
 

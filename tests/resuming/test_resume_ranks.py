@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import transformers
 
-from jobs import run_to_its_end
+from jobs import run_on_one_node
 
 needs_transformers_5 = pytest.mark.skipif(
     int(transformers.__version__.split(".")[0]) < 5,
@@ -22,7 +19,7 @@ needs_transformers_5 = pytest.mark.skipif(
 SCRIPT = """
 import sys
 sys.path.insert(0, {tests!r})
-import leaving
+import leaving; leaving.begin()
 from accelerate import PartialState
 from accelerate.utils import DistributedType
 from models import *
@@ -33,7 +30,7 @@ class Stop(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         control.should_training_stop = state.global_step >= {until}
 
-args = arguments({output_dir!r}, hub_strategy="checkpoint", max_steps=8, save_steps=4, {changes})
+args = arguments(sys.argv[1], hub_strategy="checkpoint", max_steps=8, save_steps=4, {changes})
 if args.fsdp:
     # accelerate leaves FSDP out, and trains with DDP, where it sees no GPU; FSDP itself can do without.
     assert args.device.type == "cpu"
@@ -49,13 +46,9 @@ leaving.well()
 def run(output_dir: Path, processes: int = 2, until: int = 8, changes: str = "") -> str:
     """What the processes have said."""
     script = output_dir.parent / f"{output_dir.name}-{processes}-{until}.py"
-    values: dict[str, Any] = {"tests": str(Path(__file__).parents[1] / "support"), "output_dir": str(output_dir)}
-    script.write_text(SCRIPT.format(until=until, changes=changes, **values))
-    torchrun = ["-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--standalone"]
-    command = [sys.executable, *(torchrun if processes > 1 else []), str(script)]
-    done = run_to_its_end(command, stderr=subprocess.STDOUT)
-    assert done.returncode == 0, done.stdout[-3000:]
-    return done.stdout
+    tests = str(Path(__file__).parents[1] / "support")
+    script.write_text(SCRIPT.format(tests=tests, until=until, changes=changes))
+    return run_on_one_node(script, output_dir, processes).output
 
 
 def history(output_dir: Path) -> list[dict[str, float]]:

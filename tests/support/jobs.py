@@ -1,21 +1,23 @@
-"""Training jobs of several processes, on one node or on several that are agents of torchrun on this machine."""
+"""Training jobs of several processes, on one node or on several that share this machine."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
-import socket
 import subprocess
-import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+
+from torch.distributed import TCPStore
+
+import interpreters
 
 SCRIPT = """
 import sys
 sys.path.insert(0, {tests!r})
-import leaving
+import leaving; leaving.begin()
 from accelerate import PartialState
 from accelerate.utils import DistributedType
 from models import *
@@ -54,69 +56,97 @@ def write_script(
     return script
 
 
-def run_to_its_end(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
-    """What a command has said and how it ended; where it hangs, all of its processes are killed.
+class Agent:
+    """The processes of a job on one node, as torchrun starts them: with the variables that it sets, and one log.
+
+    The one process of a job that has no other is a plain script, without the variables.
 
     Args:
-        options: As for `subprocess.Popen`.
+        arguments: As they come after `python`.
+        log: Where what they say goes; what is in it stays.
+        processes: How many.
+        node: This node's number.
+        nodes: How many the job has.
+        store: Where the processes of the job meet; has to be given if there are several nodes.
     """
-    values: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen(command, start_new_session=True, **(values | options))
-    try:
-        output, errors = process.communicate(timeout=240)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)  # the ranks, too
-        raise
-    return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
-
-class Agent:
-    """One agent of torchrun with its processes: a job on one node, or one node of a job."""
-
-    def __init__(self, script: Path, output_dir: Path, processes: int, *options: str) -> None:
-        command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}", *options]
-        output_dir.parent.mkdir(parents=True, exist_ok=True)
-        self.log = output_dir.parent / f"{output_dir.name}-{os.urandom(4).hex()}.log"
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [*command, str(script), str(output_dir)],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+    def __init__(
+        self,
+        arguments: Sequence[str | Path],
+        log: Path,
+        processes: int,
+        node: int = 0,
+        nodes: int = 1,
+        store: TCPStore | None = None,
+    ) -> None:
+        self.log = log
+        self.store = store or meeting_place()  # there as long as the processes, as torchrun's own is
+        log.parent.mkdir(parents=True, exist_ok=True)
+        shared = {
+            "MASTER_ADDR": self.store.host,
+            "MASTER_PORT": self.store.port,
+            "TORCHELASTIC_USE_AGENT_STORE": True,
+            "WORLD_SIZE": nodes * processes,
+            "LOCAL_WORLD_SIZE": processes,
+            "GROUP_WORLD_SIZE": nodes,
+            "GROUP_RANK": node,
+        }
+        self.ranks = []
+        with log.open("a") as file:
+            for number in range(processes):
+                own = {"LOCAL_RANK": number, "RANK": node * processes + number}
+                variables = {name: str(value) for name, value in (shared | own).items() if nodes * processes > 1}
+                rank = interpreters.start(
+                    arguments, env=os.environ | variables, stdout=file, stderr=subprocess.STDOUT
+                )
+                self.ranks.append(rank)
 
     def wait(self, timeout: float = 240) -> int:
-        return self.process.wait(timeout)
+        """0 when all have ended well; when one has failed, its status, and the others were ended."""
+        until = time.monotonic() + timeout
+        while True:
+            statuses = [rank.poll() for rank in self.ranks]
+            if failed := [status for status in statuses if status]:
+                self.kill_ranks()
+                return failed[0]
+            if None not in statuses:
+                return 0
+            if time.monotonic() > until:
+                raise subprocess.TimeoutExpired([rank.args for rank in self.ranks], timeout)
+            time.sleep(0.02)
+
+    def kill_ranks(self) -> None:
+        """Ends the processes; their pushers go on."""
+        for rank in self.ranks:
+            interpreters.kill_group(rank.pid)
+        for rank in self.ranks:
+            rank.wait()
 
     def kill(self) -> None:
-        """Ends the agent, its ranks and their pushers, as the end of a machine would."""
-        for child in _descendants(self.process.pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child, signal.SIGKILL)
-        with contextlib.suppress(ProcessLookupError):
-            self.process.kill()
-        self.process.wait()
+        """Ends the processes and their pushers, as the end of a machine would."""
+        for rank in self.ranks:
+            for child in _descendants(rank.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
+        self.kill_ranks()
 
     @property
     def output(self) -> str:
         return self.log.read_text(errors="replace")
 
 
+def meeting_place() -> TCPStore:
+    """A store for the processes of one job."""
+    return TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+
+
 @contextlib.contextmanager
 def nodes_of(script: Path, output_dirs: list[Path], processes: int = 1) -> Iterator[list[Agent]]:
-    """A job on several nodes that share nothing but the rendezvous (and the Hub); ended with the block."""
-    port = _free_port()
+    """A job on several nodes that share nothing but the meeting place (and the Hub); ended with the block."""
+    store = meeting_place()
     agents = [
-        Agent(
-            script,
-            output_dir,
-            processes,
-            f"--nnodes={len(output_dirs)}",
-            f"--node_rank={number}",
-            "--master_addr=127.0.0.1",
-            f"--master_port={port}",
-        )
-        for number, output_dir in enumerate(output_dirs)
+        Agent([script, folder], _log_of(folder), processes, node, len(output_dirs), store)
+        for node, folder in enumerate(output_dirs)
     ]
     try:
         yield agents
@@ -135,19 +165,13 @@ def run_on_nodes(script: Path, output_dirs: list[Path], processes: int = 1) -> l
 
 def run_on_one_node(script: Path, output_dir: Path, processes: int) -> Agent:
     """A whole job on one node; all its processes have to end well."""
-    agent = Agent(script, output_dir, processes, "--standalone")
-    try:
+    with nodes_of(script, [output_dir], processes) as (agent,):
         assert agent.wait() == 0, agent.output[-4000:]
-    finally:
-        agent.kill()
     return agent
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def _log_of(output_dir: Path) -> Path:
+    return output_dir.parent / f"{output_dir.name}-{os.urandom(4).hex()}.log"
 
 
 def _descendants(process: int) -> list[int]:

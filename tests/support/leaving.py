@@ -11,7 +11,13 @@ import atexit
 import os
 import sys
 
-_status = 1
+_status: int | None = None
+
+
+def begin() -> None:
+    """The script begins: from here on, its process ends in this way, and in failure."""
+    global _status
+    _status = 1
 
 
 def well() -> None:
@@ -22,6 +28,7 @@ def well() -> None:
 
 @atexit.register
 def _leave() -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(_status)
+    if _status is not None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(_status)
