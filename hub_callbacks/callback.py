@@ -146,6 +146,11 @@ class HubSyncCallback(TrainerCallback):
         return self.run.engine
 
     @property
+    def sync(self) -> Engine:
+        """As `engine`; its name in version 0.1."""
+        return self.engine
+
+    @property
     def settings(self) -> Settings:
         return self.run.settings
 

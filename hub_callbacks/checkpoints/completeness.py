@@ -8,13 +8,14 @@ folder is looked at again at the next step, in which all processes have to take 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import time
-import zipfile
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 from ..errors import SettingsError
 from .files import (
@@ -25,6 +26,7 @@ from .files import (
     checkpoint_step,
     is_shard_of_a_process,
     is_torch_file,
+    is_trainers_weights,
     is_weights,
     kinds_of_state,
     list_files,
@@ -35,32 +37,51 @@ WAIT_FOR_RANKS = 10.0
 """Seconds that the end of training gives to other processes to write their last files."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Checkpoint:
     """
     Args:
-        files: Relative paths, with `/`.
-        ranks: The processes whose random states have to be among them.
-        folder: Where they are; `None` where only their names are known.
+        given: A folder, or the relative paths of files, with `/`.
+        given_ranks: The processes whose random states have to be among them; `None` where its files tell.
+        world_size: Number of processes that wrote it, if that is known.
     """
 
-    files: Collection[str]
-    ranks: Collection[int]
-    folder: Path | None
+    given: Path | Collection[str]
+    given_ranks: Collection[int] | None
+    world_size: int | None
+
+    @property
+    def folder(self) -> Path | None:
+        return self.given if isinstance(self.given, Path) else None
+
+    @functools.cached_property
+    def files(self) -> Collection[str]:
+        return list_files(self.given) if isinstance(self.given, Path) else self.given
+
+    @property
+    def ranks(self) -> Collection[int]:
+        if self.given_ranks is not None:
+            return self.given_ranks
+        several = "rng_state.pth" not in self.files and any(rank_of(file) is not None for file in self.files)
+        return range(self.world_size) if several and self.world_size is not None else ()
+
+    def has(self, file: str) -> bool:
+        return file in self.files if self.folder is None else (self.folder / file).exists()
 
 
 def _is_marked(checkpoint: _Checkpoint) -> str | None:
-    if INCOMPLETE_MARKER not in checkpoint.files:
+    if not checkpoint.has(INCOMPLETE_MARKER):
         return None
     return f"the Trainer had not finished writing it ({INCOMPLETE_MARKER})"
 
 
 def _lacks_ranks(checkpoint: _Checkpoint) -> str | None:
     names = [f"rng_state_{rank}.pth" for rank in checkpoint.ranks]
-    missing = {name for name in names if name not in checkpoint.files}
-    if checkpoint.folder is not None:
-        # The end of a zip archive is written last.
-        missing |= {name for name in names if not zipfile.is_zipfile(checkpoint.folder / name)}
+    folder = checkpoint.folder
+    # The end of a zip archive is written last.
+    missing = [
+        name for name in names if not (checkpoint.has(name) if folder is None else is_zipfile(folder / name))
+    ]
     return f"{', '.join(sorted(missing))} of {len(names)} processes are missing" if missing else None
 
 
@@ -70,6 +91,10 @@ def _lacks_trainer_state(checkpoint: _Checkpoint) -> str | None:
 
 def _lacks_weights(checkpoint: _Checkpoint) -> str | None:
     return None if any(map(is_weights, checkpoint.files)) else "there are no weights in it"
+
+
+def _lacks_trainers_weights(checkpoint: _Checkpoint) -> str | None:
+    return None if any(map(is_trainers_weights, checkpoint.files)) else "there are no weights in it"
 
 
 def _lacks_states(checkpoint: _Checkpoint) -> str | None:
@@ -116,12 +141,13 @@ def _is_whole(path: Path, file: str) -> bool:
             header = json.loads(opened.read(length))
         ends = (tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__")
         return path.stat().st_size == 8 + length + max(ends, default=0)
-    return not is_torch_file(file) or zipfile.is_zipfile(path)
+    return not is_torch_file(file) or is_zipfile(path)
 
 
 MARKED = "marked"
 TRAINER_STATE_MISSING = "trainer state"
 WEIGHTS_MISSING = "weights"
+TRAINERS_WEIGHTS_MISSING = "weights that the Trainer can load"
 STATES_MISSING = "states"
 RANKS_MISSING = "ranks"
 CUT_OFF = "cut off"
@@ -130,6 +156,7 @@ _CHECKS: dict[str, Callable[[_Checkpoint], str | None]] = {
     MARKED: _is_marked,
     TRAINER_STATE_MISSING: _lacks_trainer_state,
     WEIGHTS_MISSING: _lacks_weights,
+    TRAINERS_WEIGHTS_MISSING: _lacks_trainers_weights,
     STATES_MISSING: _lacks_states,
     RANKS_MISSING: _lacks_ranks,
     CUT_OFF: _is_cut_off,
@@ -140,6 +167,8 @@ TO_CONTINUE = tuple(_CHECKS)
 """What has to be right for a training to continue from it."""
 TO_PUSH = (MARKED, RANKS_MISSING)
 """What tells that its processes still write to it. What else it lacks is its Trainer's business."""
+TO_LOAD = (MARKED,)
+"""What has to be right for the weights in it to be those of its step, under whatever name."""
 TO_BE_ONE = (MARKED, WEIGHTS_MISSING)
 """What has to be right for a folder that a person names to be taken for a checkpoint."""
 
@@ -158,16 +187,11 @@ def problem_of(
         world_size: Number of processes that wrote it; `None` where that is not known.
         ranks: The processes whose random states have to be in it; `None` takes those of `world_size`, where its
             files tell that several wrote it.
-        needs: What it has to be complete for: `TO_CONTINUE`, `TO_PUSH` or `TO_BE_ONE`.
+        needs: What it has to be complete for: `TO_CONTINUE`, `TO_PUSH`, `TO_LOAD` or `TO_BE_ONE`.
     """
-    folder = checkpoint if isinstance(checkpoint, Path) else None
-    if folder is not None and not folder.is_dir():
+    if isinstance(checkpoint, Path) and not checkpoint.is_dir():
         return "it is not there"
-    files = list_files(checkpoint) if isinstance(checkpoint, Path) else checkpoint
-    if ranks is None:
-        several = "rng_state.pth" not in files and any(rank_of(file) is not None for file in files)
-        ranks = range(world_size) if several and world_size is not None else ()
-    asked = _Checkpoint(files, ranks, folder)
+    asked = _Checkpoint(checkpoint, ranks, world_size)
     return next((why for need in needs if (why := _CHECKS[need](asked)) is not None), None)
 
 

@@ -34,7 +34,7 @@ DEEPSPEED = "DeepSpeed states"
 OTHER_STATE = "other states"
 
 _STATES = {
-    OPTIMIZER: r"optimizer([-_.].*)?\.(pt|bin|safetensors) | optimizer(_\d+)?/.*",
+    OPTIMIZER: r"([^/]*[-_.])?optimizer([-_.].*)?\.(pt|bin|safetensors) | optimizer(_\d+)?/.*",
     SCHEDULER: r"scheduler([-_.].*)?\.(pt|bin)",
     SCALER: r"scaler([-_.].*)?\.pt",
     RANDOM_STATE: r"(rng_state|random_states)([-_.].*)?\.(pth|pkl)",
@@ -51,6 +51,7 @@ _STATE_PATTERNS = {kind: re.compile(pattern, re.VERBOSE) for kind, pattern in _S
 _WEIGHTS = re.compile(
     r"(?!training_args\.bin).+\.(safetensors|bin|pt|pth|ckpt|distcp|msgpack|h5|gguf)(\.index\.json)?"
 )
+_TRAINERS_WEIGHTS = re.compile(r".*\.safetensors|(.*/)?(pytorch_model.*|adapter_model\.bin)")
 _RANK = re.compile(r"rng_state_(\d+)\.pth")
 _SHARD_OF_A_PROCESS = re.compile(r".*\.distcp|global_step\d+/.*")
 _TORCH_FILE = re.compile(
@@ -78,6 +79,12 @@ def is_weights(file: str) -> bool:
     """Whether a file holds parameters of the model, in whatever form."""
     kind = state_kind(file)
     return kind in (FSDP_WEIGHTS, DEEPSPEED) or (kind is None and _WEIGHTS.fullmatch(file) is not None)
+
+
+def is_trainers_weights(file: str) -> bool:
+    """Whether a file holds parameters under a name that the Trainer gives, so that it can load them."""
+    kind = state_kind(file)
+    return kind in (FSDP_WEIGHTS, DEEPSPEED) or (kind is None and _TRAINERS_WEIGHTS.fullmatch(file) is not None)
 
 
 def kinds_of_state(files: Iterable[str]) -> set[str]:

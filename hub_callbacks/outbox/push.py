@@ -198,7 +198,9 @@ class Push:
     def parts(self) -> tuple[PushPart, ...]:
         if isinstance(self.content, Commit):
             return self.content.parts
-        return (self.content.part,) if isinstance(self.content, NodeFiles) else ()
+        if isinstance(self.content, NodeFiles) and self.content.part.files:
+            return (self.content.part,)
+        return ()
 
     @property
     def slots(self) -> frozenset[str]:
@@ -239,6 +241,8 @@ class Push:
     def without(self, slots: frozenset[str]) -> Push:
         """The same push without the parts that a newer one has taken over."""
         commit = self.content
+        if isinstance(commit, NodeFiles) and commit.part.slot in slots:
+            return replace(self, content=replace(commit, part=replace(commit.part, files={})))
         if not slots or not isinstance(commit, Commit):
             return self
         left = tuple(part for part in commit.parts if part.slot not in slots)
@@ -283,7 +287,7 @@ def load(folder: Path) -> Push:
             target=_make(Target, values["target"]),
             content=_content(KINDS[values["kind"]], values["content"]),
         )
-    except (TypeError, KeyError, AttributeError) as error:
+    except (TypeError, LookupError, AttributeError) as error:
         raise ValueError(f"{MANIFEST} is damaged: {error!r}") from None
     for frozen in push.frozen():
         if Path(frozen.stored).is_absolute() or ".." in Path(frozen.stored).parts:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from ..checkpoints import manifest as checkpoint_manifest
@@ -72,7 +72,7 @@ def send_commit(push: Push, commit: Commit, repository: Repository, outbox: Outb
     manifests = _manifests(push, job.commit, facts)
     written = {path for part in push.parts for path in part.files} | facts.keys() | manifests.keys()
     deletions = [path for path in obsolete if path not in written]
-    info, size = _commit(job, uploaded, manifests, cards, deletions)
+    info, size = _commit(job, uploaded, manifests, cards.result(), deletions)
     for tag in job.commit.tags:
         repository.set_tag(remote, tag, info.oid)
     if job.commit.retention.squash and manifests:
@@ -128,14 +128,14 @@ def _squash(job: _Job) -> None:
 # -- what comes
 
 
-def _upload(job: _Job, waits: NodeWaits) -> tuple[Uploaded, dict[str, bytes]]:
-    """The push's own files, sent, and its card: that takes as long as some megabytes do."""
+def _upload(job: _Job, waits: NodeWaits) -> tuple[Uploaded, Future[dict[str, bytes]]]:
+    """The push's own files, sent, and its card, made meanwhile: that takes as long as some megabytes do."""
     additions = files_to_send(job.push, job.repository.token, job.notes)
     with ThreadPoolExecutor(1, "hub_callbacks-card") as aside:
         cards = aside.submit(_cards, job, [])
         uploaded = waits.kept(job.push, job.remote, additions) or job.repository.upload(job.remote, additions)
     check_intact(job.push)
-    return uploaded, cards.result()
+    return uploaded, cards
 
 
 def _cards(job: _Job, refused: list[str]) -> dict[str, bytes]:

@@ -146,7 +146,7 @@ def decide(
         by = over[push.id]
         if push.id == busy:
             actions.append(Keep(push))
-        elif not by.keys() >= push.slots:
+        elif not by or not by.keys() >= push.slots:
             actions.append(Keep(push.without(frozenset(by))))
         elif all(known[newer].is_durable for newer in by.values() if newer in known):
             actions.append(Supersede(push, max(by.values(), key=int)))
@@ -265,6 +265,8 @@ def next_push(waiting: Sequence[Push], known: Mapping[str, Known], waits: NodeWa
     urgent = next((push for push in waiting if push.urgent), None)
     if urgent is not None:
         return urgent
-    if waiting[0].keep and not waits.may_be_passed(waiting[0]):
+    in_order = [push for push in waiting if push.keep and not waits.may_be_passed(push)]
+    if waiting[0] in in_order:
         return waiting[0]
-    return min(waiting, key=lambda push: (known[push.id].failures // PATIENCE, waits.order(push), int(push.id)))
+    free = [push for push in waiting if push not in in_order[1:]]
+    return min(free, key=lambda push: (known[push.id].failures // PATIENCE, waits.order(push), int(push.id)))

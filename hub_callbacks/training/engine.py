@@ -103,7 +103,8 @@ class Engine:
         Args:
             target: Another place than the one in the settings.
         """
-        self._creation = self._ask(CreateRepository(), "create the repository", target or self.target)
+        with self._futures.news:  # no news of it before it is known which it is
+            self._creation = self._ask(CreateRepository(), "create the repository", target or self.target)
 
     def connect(self, token: str | None = None) -> None:
         """Has the repository created, if that was not asked for yet, or with another token.
@@ -151,7 +152,8 @@ class Engine:
         policy, own_branch = self.settings.on_foreign_run, f"run-{self.run_id}"
         if self.target.revision == own_branch:
             return
-        self._creation = self._ask(LookForOtherRun(), "look whose model is there", self.target)
+        with self._futures.news:
+            self._creation = self._ask(LookForOtherRun(), "look whose model is there", self.target)
         if policy == "continue":
             return
         answer = self._answer(self._creation)

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints.completeness import TO_BE_ONE, problem_of
+from ..checkpoints.completeness import TO_LOAD, problem_of
 from ..outbox.queue import Outbox
 from . import training_args
 
@@ -40,14 +40,14 @@ def checkpoint_with_final_weights(
     if args.load_best_model_at_end and best is not None:
         folder = output_dir / Path(best).name if not Path(best).is_dir() else Path(best)
         step = folder.name.rpartition("-")[2]
-        return (folder, int(step)) if step.isdigit() and _holds_weights(folder) else None
+        return (folder, int(step)) if step.isdigit() and _is_complete(folder) else None
     folder = output_dir / f"checkpoint-{state.global_step}"
     is_ours = state.global_step in saved
-    return (folder, state.global_step) if is_ours and _holds_weights(folder) else None
+    return (folder, state.global_step) if is_ours and _is_complete(folder) else None
 
 
-def _holds_weights(folder: Path) -> bool:
-    return problem_of(folder, needs=TO_BE_ONE) is None
+def _is_complete(folder: Path) -> bool:
+    return problem_of(folder, needs=TO_LOAD) is None
 
 
 @contextlib.contextmanager

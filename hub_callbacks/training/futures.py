@@ -42,7 +42,7 @@ class PushFutures:
         self._ledger.new_entries()  # what earlier runs wrote is not news
         self._entries: dict[str, ledger.Entry] = {}
         self._waiting: dict[str, list[Future[CommitInfo]]] = {}
-        self._settled: list[tuple[list[Future[CommitInfo]], ledger.Entry]] = []
+        self._settled: dict[Future[CommitInfo], ledger.Entry] = {}
         self._sizes: dict[str, int] = {}
         self._unsent: dict[str, None] = {}
         self._running: set[str] = set()
@@ -91,18 +91,19 @@ class PushFutures:
             fate = self.of(entry.push)
             futures = self._waiting.pop(entry.push)
             if fate is not None and fate.state in ledger.FINAL:
-                self._settled.append((futures, fate))
+                self._settled |= dict.fromkeys(futures, fate)
             else:
                 self._waiting.setdefault(self._heir(entry), []).extend(futures)
 
     def settle(self) -> None:
         """Gives the futures what is known. Not to be called with `news` held: a user's callbacks run in here."""
         with self.news:
-            settled, self._settled = self._settled, []
+            settled = list(self._settled.items())
             self.news.notify_all()
-        for futures, fate in settled:
-            for future in futures:
-                _settle(future, fate)
+        for future, fate in settled:
+            _settle(future, fate)
+        with self.news:  # only now: what a user's callback raises, or Ctrl-C in it, leaves no future behind
+            self._settled = {future: fate for future, fate in self._settled.items() if not future.done()}
 
     def of(self, push_id: str) -> ledger.Entry | None:
         """What is known of a push, or of the one that took it over in the end."""
@@ -120,10 +121,11 @@ class PushFutures:
     def open(self) -> int:
         """How many futures wait."""
         with self.news:
-            return sum(map(len, self._waiting.values()))
+            return sum(map(len, self._waiting.values())) + len(self._settled)
 
     def abandon(self, why: str) -> None:
         """Has the futures that wait say that their pushes have not arrived."""
+        self.settle()
         with self.news:
             waiting, self._waiting = self._waiting, {}
         for futures in waiting.values():
@@ -156,6 +158,8 @@ class PushFutures:
             is_given_up: Whether no pusher will come.
         """
         with self.news:
+            if self._settled:
+                return None  # another thread is at it
             if not self._waiting:
                 return not self._unsent
             now = time.monotonic()
@@ -196,10 +200,13 @@ def _settle(future: Future[CommitInfo], fate: ledger.Entry) -> None:
 
     with contextlib.suppress(InvalidStateError):  # another thread was faster
         if fate.state == ledger.DONE and fate.commit and fate.url:
-            future.set_result(
-                CommitInfo(
+            try:
+                commit = CommitInfo(
                     commit_url=fate.url, commit_message=fate.message, commit_description="", oid=fate.commit
                 )
-            )
+            except ValueError as error:  # the client has been sent to another Hub since, whose address this is not
+                future.set_exception(error)
+            else:
+                future.set_result(commit)
         else:
             future.set_exception(PushNotSent(f"{fate.message!r} was {fate.state}: {fate.why or fate.notes}"))

@@ -54,5 +54,9 @@ class NodeRun:
 
     def _send(self, saves: Iterable[Saved]) -> None:
         for saved in saves:
+            if not saved.folder.is_dir():
+                missing = FileNotFoundError(f"{saved.folder} is not there")
+                self.engine.lose(f"Files of node {self._node}, step {saved.step}", missing)
+                continue
             plan = plan_node_files(saved.folder, saved.step, self._node, has_copies=self.args.save_on_each_node)
             self.engine.push_node_files(replace(plan, urgent=saved.is_urgent), self._node, self._target)

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO
 
@@ -60,6 +60,7 @@ class PusherProcess:
         self._deaths: list[float] = []
         self._stopping = False
         self._owner = os.getpid()
+        self._token_in_environment = os.environ.get("HF_TOKEN")
 
     @property
     def is_alive(self) -> bool:
@@ -102,6 +103,18 @@ class PusherProcess:
             if self._thread is not None:
                 self._thread.control.orders = orders
             self._tell(_line(orders))
+
+    def join(self, orders: Orders) -> None:
+        """Another engine uses it from now on, too.
+
+        Args:
+            orders: Those of that engine. Where it has no token of its own, one that was set in the environment
+                since the process was started counts; else the one that the process has.
+        """
+        token = os.environ.get("HF_TOKEN")
+        newer = token if token != self._token_in_environment else None
+        self._deaths.clear()  # whoever comes may have mended what they came from
+        self.tell(replace(orders, token=orders.token or newer or self.orders.token))
 
     def stop(self, grace: float = 2.0) -> None:
         """Ends the pusher; an upload that is under way is cut off, and stays in the outbox.

@@ -34,7 +34,7 @@ class Saved:
     """A checkpoint whose turn has come.
 
     Args:
-        folder: Where it is, if it is still there.
+        folder: Where it is, or was.
         step: Optimizer step that it was saved at.
         is_urgent: Whether it was written because the machine may be gone soon.
     """
@@ -52,7 +52,7 @@ class Saves:
         ranks: The processes that write to this process's folder; `None` for all.
 
     Attributes:
-        steps: Of the checkpoints whose turn has come.
+        steps: Of the checkpoints that were there when their turn came.
     """
 
     def __init__(self, args: Any, last_file: str, ranks: Collection[int] | None) -> None:
@@ -91,7 +91,10 @@ class Saves:
         """A checkpoint that is complete, or gone; one that is neither is looked at again later."""
         checkpoint = self._checkpoint(step)
         self._incomplete = None
-        if checkpoint.is_dir() and problem_of(checkpoint, ranks=self._ranks, needs=TO_PUSH) is not None:
+        if not checkpoint.is_dir():
+            yield Saved(checkpoint, step, is_urgent)
+            return
+        if problem_of(checkpoint, ranks=self._ranks, needs=TO_PUSH) is not None:
             if not whatever_is_there or is_marked_incomplete(checkpoint):
                 self._incomplete = step
                 return

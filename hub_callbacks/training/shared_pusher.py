@@ -6,10 +6,10 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import queue
 import threading
 import weakref
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Protocol
 
 from ..errors import PushNotSent
@@ -51,9 +51,11 @@ class SharedPusher:
             engine.read_news()
 
 
-_shared: dict[tuple[int, str], SharedPusher] = {}
+_shared: dict[str, SharedPusher] = {}
 _busy: set[Engine] = set()
-_lock = threading.RLock()  # news come from other threads, and engines are collected wherever Python sees fit
+_lock = threading.RLock()  # news come from other threads; nothing else is locked while it is held
+_collected: queue.SimpleQueue[SharedPusher] = queue.SimpleQueue()
+_janitor: threading.Thread | None = None
 
 
 def join(engine: Engine, orders: Orders) -> tuple[PusherProcess, Callable[[], object]]:
@@ -62,34 +64,58 @@ def join(engine: Engine, orders: Orders) -> tuple[PusherProcess, Callable[[], ob
     Args:
         orders: Told to the pusher; a token that another engine has given stays if there is none among them.
     """
-    key = os.getpid(), os.path.realpath(engine.outbox.root)  # a forked process has a pusher of its own
+    key = os.path.realpath(engine.outbox.root)
     with _lock:
-        shared = _shared.get(key)
-        if shared is None:
-            shared = _shared[key] = SharedPusher(Outbox(engine.outbox.root), orders)
-        else:
-            token = orders.token or shared.process.orders.token
-            shared.process.tell(replace(orders, token=token))
+        _start_janitor()
+        is_new = key not in _shared
+        shared = _shared.setdefault(key, SharedPusher(Outbox(engine.outbox.root), orders))
         shared.users += 1
         shared.engines.add(engine)
-    collected = weakref.finalize(engine, _leave, key, shared)
+    if not is_new:
+        shared.process.join(orders)
+    # An engine is collected wherever Python sees fit, in the middle of what holds a lock, too.
+    collected = weakref.finalize(engine, _collected.put, shared)
     collected.atexit = False  # there `_close_all` first waits for what is under way
 
     def leave() -> None:
         if collected.detach() is not None:
-            _leave(key, shared)
+            _leave(shared)
 
     return shared.process, leave
 
 
-def _leave(key: tuple[int, str], shared: SharedPusher) -> None:
+def _leave(shared: SharedPusher) -> None:
     with _lock:
         shared.users -= 1
         if shared.users:
             return
-        if _shared.get(key) is shared:
+        for key in [key for key, other in _shared.items() if other is shared]:
             del _shared[key]
     shared.process.stop()
+
+
+def _start_janitor() -> None:
+    """A thread that lets go of pushers for engines that were collected."""
+    global _janitor
+    if _janitor is None:
+        _janitor = threading.Thread(target=_clean, args=(_collected,), name="hub_callbacks-janitor", daemon=True)
+        _janitor.start()
+
+
+def _clean(collected: queue.SimpleQueue[SharedPusher]) -> None:
+    while True:
+        _leave(collected.get())
+
+
+def _forget_all() -> None:
+    """In a forked process: the pushers, and threads that may have held the lock, are its parent's."""
+    global _lock, _collected, _janitor
+    _lock, _collected, _janitor = threading.RLock(), queue.SimpleQueue(), None
+    _shared.clear()
+    _busy.clear()
+
+
+os.register_at_fork(after_in_child=_forget_all)
 
 
 def keep(engine: Engine) -> None:

@@ -25,6 +25,7 @@ from hub_callbacks.outbox.push import (
     Target,
 )
 from hub_callbacks.outbox.queue import Outbox
+from hub_callbacks.outbox.snapshot import Frozen
 from hub_callbacks.pushing.files import disk_of
 from hub_callbacks.pushing.node_files import Awaited, NodeWaits
 from hub_callbacks.pushing.retry_policy import RetryPolicy
@@ -222,6 +223,18 @@ def test_a_push_that_has_to_come_in_order_is_passed_by_none(outbox):
     assert next_push([one, two], known, NodeWaits()) == one
 
 
+def test_pushes_in_order_stay_in_order_behind_one_that_makes_sure_of_the_repository(outbox):
+    """The Hub was away from the start: none of them is to pass the one before it."""
+    create = put(outbox, content=CreateRepository())
+    saves = [put(outbox, {MODEL: b"x"}, keep=True) for _ in range(3)]
+    waiting, known, tried = [create, *saves], facts([create, *saves]), []
+    for _ in range(20):
+        push = next_push(waiting, known, NodeWaits())
+        known[push.id].failures += 1
+        tried.append(push.id)
+    assert set(tried) == {create.id, saves[0].id}
+
+
 def test_what_waits_for_other_nodes_is_passed_by_what_need_not(outbox):
     save = put(outbox, {"checkpoint-1": b"x"}, others=OtherNodes("parts", (1,)))
     card = put(outbox, {MODEL: b"x"})
@@ -251,3 +264,17 @@ def test_room_counts_only_what_nothing_else_keeps(outbox, tmp_path):
     original.unlink()
     first, second = ({push.id: {f"checkpoint-{n}"}} for n, push in enumerate(pushes[:2], 1))
     assert gives_way(pushes, 1000) == first | second, "one of the two alone frees nothing"
+
+
+def test_what_a_node_sends_makes_room_too(outbox):
+    def node_files(step: int) -> Push:
+        with outbox.stage() as staged:
+            (staged / "files").mkdir()
+            (staged / "files/0").write_bytes(b"x" * 1000)
+            part = PushPart("node-files", {"a": Frozen("files/0", 1000)}, f"parts/{step}")
+            content = NodeFiles(step, 1, part)
+            return outbox.submit(staged, Push("", staged, "run", 0.0, Target("local/model"), "files", content))
+
+    pushes = [node_files(step) for step in (1, 2, 3)]
+    assert gives_way(pushes, 2500) == {pushes[0].id: {"node-files"}}
+    assert pushes[0].without(frozenset({"node-files"})).parts == ()

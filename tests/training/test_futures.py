@@ -96,6 +96,28 @@ def test_whether_waiting_is_any_use(book):
     assert futures.summary().waiting == 1 and futures.summary().why == "503"
 
 
+def test_what_a_users_callback_raises_leaves_no_future_behind(book):
+    def interrupt(future: Future[Any]) -> None:
+        raise KeyboardInterrupt
+
+    one, two = book.push(1), book.push(2)
+    one.add_done_callback(interrupt)
+    book.ledger.append(Entry("000001", SUPERSEDED, by="000002"))
+    book.futures.take_news()
+    with pytest.raises(KeyboardInterrupt):
+        book.say(2, DONE)
+    assert book.futures.open > 0 and book.futures.outlook(60, False, False) is None
+    book.futures.settle()
+    assert one.done() and two.result().oid == "commit-2"
+    assert book.futures.open == 0 and book.futures.outlook(60, False, False) is True
+
+
+def test_a_commit_on_another_hub_than_the_clients_is_an_error_and_not_a_wait_for_ever(book):
+    future = book.push(1)
+    book.say(1, DONE, url="http://another-hub.invalid/me/model/commit/abc")
+    assert future.done() and future.exception() is not None
+
+
 def calls_of(work: Any) -> int:
     """How many calls of Python functions a piece of work makes: what it costs on any machine."""
     made = 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from transformers import Trainer
 
 from hub_callbacks import HubSync, HubSyncCallback
 from hub_callbacks.outbox.control import Orders
+from hub_callbacks.training import shared_pusher
 from hub_callbacks.training.engine import Engine
 from models import Sentences, arguments, classifier
 from savers import Run, wait_until
@@ -106,3 +109,55 @@ def test_another_outbox_has_another_pusher(run, tmp_path):
     assert other._pusher is not run.engine._pusher
     other.close()
     assert os.path.exists(f"/proc/{process_of(run.engine)}")
+
+
+def test_a_token_that_was_set_in_the_environment_since_is_used(run, hub, monkeypatch):
+    assert run.engine._pusher.orders.token is None
+    monkeypatch.setenv("HF_TOKEN", "hf_set_in_the_next_cell")
+    other = Engine(run.settings)
+    assert run.engine._pusher.orders.token == "hf_set_in_the_next_cell"
+    other.close()
+
+
+def test_an_engine_may_be_collected_wherever_python_sees_fit(run, monkeypatch):
+    """In the middle of what holds the lock of the pusher that it leaves, for one."""
+    old = [Engine(run.settings)]
+    real = run.engine._pusher._tell
+
+    def tell(line: bytes) -> None:
+        old.clear()
+        gc.collect()
+        real(line)
+
+    monkeypatch.setattr(run.engine._pusher, "_tell", tell)
+    made: list[Engine] = []
+    thread = threading.Thread(target=lambda: made.append(Engine(run.settings)), daemon=True)
+    thread.start()
+    thread.join(20)
+    assert made, "it hangs"
+    monkeypatch.undo()
+    made[0].close()
+    run.save(1)
+    assert run.engine.wait(30)
+
+
+def test_a_forked_process_waits_for_no_lock_of_its_parents_threads(run):
+    is_held, may_go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with shared_pusher._lock:
+            is_held.set()
+            may_go.wait(30)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    is_held.wait()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(10)  # ends a child that hangs
+        shared_pusher.let_go(run.engine)
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    may_go.set()
+    thread.join()
+    assert status == 0

@@ -1,0 +1,66 @@
+"""What files are, by the names that libraries give them."""
+
+from __future__ import annotations
+
+import pytest
+
+from hub_callbacks.checkpoints.files import (
+    DEEPSPEED,
+    FSDP_WEIGHTS,
+    OPTIMIZER,
+    RANDOM_STATE,
+    SCHEDULER,
+    is_trainers_weights,
+    is_weights,
+    kinds_of_state,
+    state_kind,
+)
+
+
+@pytest.mark.parametrize(
+    ("file", "kind"),
+    [
+        ("optimizer.pt", OPTIMIZER),
+        ("optimizer.bin", OPTIMIZER),
+        ("optimizer_1.bin", OPTIMIZER),
+        ("optimizer_0/__0_0.distcp", OPTIMIZER),
+        ("rank0-of-4-optimizer.pt", OPTIMIZER),  # XLA's FSDP
+        ("galore_optimizer.pt", OPTIMIZER),
+        ("scheduler.pt", SCHEDULER),
+        ("rng_state.pth", RANDOM_STATE),
+        ("rng_state_3.pth", RANDOM_STATE),
+        ("random_states_0.pkl", RANDOM_STATE),
+        ("pytorch_model_fsdp_0/__0_0.distcp", FSDP_WEIGHTS),
+        ("global_step12/mp_rank_00_model_states.pt", DEEPSPEED),
+        ("model.safetensors", None),
+        ("training_args.bin", None),
+        ("1_Dense/optimizer_notes.md", None),
+    ],
+)
+def test_what_continues_a_training(file, kind):
+    assert state_kind(file) == kind
+
+
+@pytest.mark.parametrize(
+    ("file", "any_weights", "trainers"),
+    [
+        ("model-00001-of-00002.safetensors", True, True),
+        ("pytorch_model.bin", True, True),
+        ("adapter_model.bin", True, True),
+        ("adapter_model.safetensors", True, True),
+        ("1_Dense/model.safetensors", True, True),
+        ("pytorch_model_fsdp_0/__0_0.distcp", True, True),
+        ("global_step12/mp_rank_00_model_states.pt", True, True),
+        ("best.ckpt", True, False),
+        ("embeddings.pt", True, False),
+        ("optimizer.pt", False, False),
+        ("training_args.bin", False, False),
+        ("rng_state.pth", False, False),
+    ],
+)
+def test_what_holds_parameters(file, any_weights, trainers):
+    assert (is_weights(file), is_trainers_weights(file)) == (any_weights, trainers)
+
+
+def test_deepspeed_keeps_optimizer_and_schedule_in_one():
+    assert kinds_of_state(["global_step12/mp_rank_00_model_states.pt"]) == {DEEPSPEED, OPTIMIZER, SCHEDULER}
