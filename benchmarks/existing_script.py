@@ -38,16 +38,24 @@ README = "---\nlicense: mit\n---\n\n# Mine\n\nWritten by hand.\n"
 FORMS = ("stock", "one argument", "hub-callbacks run")
 
 
-def run(form: str, output_dir: Path, token: str) -> subprocess.CompletedProcess[str]:
-    """Runs the script in one of the forms, with a README.md of a person in `output_dir`."""
+def write(form: str, output_dir: Path) -> list[str]:
+    """Writes the script in one of the forms, and a README.md of a person into `output_dir`.
+
+    Returns:
+        How it is started: what comes after `python`, but for its own arguments, `output_dir` and a token.
+    """
     output_dir.mkdir(parents=True)
     (output_dir / "README.md").write_text(README)
     script = output_dir.with_suffix(".py")
     argument = "\n    callbacks=[__import__('hub_callbacks').HubSyncCallback()]," if form == "one argument" else ""
     script.write_text(SCRIPT.format(tests=str(ROOT / "tests/support"), argument=argument))
-    command = [sys.executable, *(["-m", "hub_callbacks", "run"] if form == "hub-callbacks run" else [])]
+    return [*(["-m", "hub_callbacks", "run"] if form == "hub-callbacks run" else []), str(script)]
+
+
+def run(form: str, output_dir: Path, token: str) -> subprocess.CompletedProcess[str]:
+    """Runs the script in one of the forms."""
     return subprocess.run(
-        [*command, str(script), str(output_dir), token],
+        [sys.executable, *write(form, output_dir), str(output_dir), token],
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,

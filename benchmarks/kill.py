@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import random
 import sys
 import time
@@ -27,16 +28,16 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the first kill; each has one of its own")
     options = parser.parse_args()
 
+    os.environ["OMP_NUM_THREADS"] = "1"  # what is forked may not have threads
     with embedded_hub() as (hub, folder):
         return _kill(options.kills, options.seed, hub, folder)
 
 
 def _kill(kills: int, first_seed: int, hub: object, folder: Path) -> int:
-    from killing import Kill, Nursery, run_and_kill
+    from killing import Kill, run_and_kill
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     logging.getLogger("hub_callbacks").setLevel(logging.ERROR)
-    nursery = Nursery(hub)  # type: ignore[arg-type]
     totals: Counter[str] = Counter()
     started = time.monotonic()
     for seed in range(first_seed, first_seed + kills):
@@ -44,7 +45,7 @@ def _kill(kills: int, first_seed: int, hub: object, folder: Path) -> int:
         place = folder / f"run{seed}"
         place.mkdir()
         try:
-            saves = run_and_kill(kill, nursery, hub, place)  # type: ignore[arg-type]
+            saves = run_and_kill(kill, hub, place)  # type: ignore[arg-type]
         except Exception as error:
             totals["failures"] += 1
             print(f"seed {seed}: {kill}: {type(error).__name__}: {error}", flush=True)
@@ -52,7 +53,6 @@ def _kill(kills: int, first_seed: int, hub: object, folder: Path) -> int:
         totals[f"{kill.victim} killed, {kill.strategy}"] += 1
         totals["saves queued before the end"] += saves
         print(f"seed {seed}: {kill.victim}, {kill.strategy}, {kill.after:.2f} s: {saves} saves", flush=True)
-    nursery.close()
     failures = totals.pop("failures", 0)
     print(f"{kills} kills in {time.monotonic() - started:.0f} s, {failures or 'no'} failures")
     for name, count in sorted(totals.items()):

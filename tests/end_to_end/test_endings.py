@@ -6,7 +6,6 @@ import dataclasses
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 from transformers import Trainer, TrainingArguments
 from typer.testing import CliRunner
 
+import interpreters
 from hub_callbacks import HubSyncCallback, PushNotSent
 from hub_callbacks.cli import app
 from hub_callbacks.localhub import Answer, Fault, Hang
@@ -44,6 +44,13 @@ print("trained", flush=True)
 """
 
 
+UNTIL_AN_ATTEMPT_HAS_FAILED = (
+    "from hub_callbacks.outbox import ledger, queue; from savers import wait_until; "
+    "entries = queue.Outbox(f'{args.output_dir}/_hub_sync').ledger.all_entries; "
+    "wait_until(lambda: ledger.WAITING in [entry.state for entry in entries()])"
+)
+
+
 def start(
     output_dir: Path, at_step_5: str = "pass", keywords: str = "", changes: str = ""
 ) -> subprocess.Popen[str]:
@@ -55,13 +62,7 @@ def start(
         keywords=keywords,
         changes=changes,
     )
-    return subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    return interpreters.start(["-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def pushers_of(output_dir: Path) -> list[int]:
@@ -154,7 +155,7 @@ def test_the_pusher_goes_on_when_the_training_is_killed(hub, api, repo, tmp_path
 
 def test_without_a_hub_the_run_ends_in_time_and_says_how_to_send_the_rest(hub, api, repo, tmp_path):
     with hub.inject(Fault("*", Answer(503))):
-        script = start(tmp_path / repo, keywords="finish_timeout=0.5")
+        script = start(tmp_path / repo, UNTIL_AN_ATTEMPT_HAS_FAILED, keywords="finish_timeout=0.5")
         out, err = script.communicate(timeout=120)
         assert script.returncode == 0 and "trained" in out
         assert f"hub-callbacks sync {tmp_path / repo}" in err and "503" in err

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from pathlib import Path
 
 import pytest
 
+import interpreters
 from hub_callbacks.outbox.queue import Outbox
-from jobs import run_to_its_end
 from runs import below, digests, on_hub, root_of, titles
 from savers import wait_until
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
-from existing_script import FORMS, left, run  # noqa: E402
+from existing_script import FORMS, left, write  # noqa: E402
 
 RUN = ["-m", "hub_callbacks", "run"]
 HEAD = f"""
@@ -39,10 +40,14 @@ if __name__ == "__main__":
 )
 
 
-def execute(*command, cwd=None, **environment):
-    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | environment
-    done = run_to_its_end([sys.executable, *map(str, command)], env=env, cwd=cwd)
+def execute(*arguments, start=interpreters.start, cwd=None):
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = interpreters.run(arguments, start=start, env=env, cwd=cwd)
     return done.returncode, done.stdout, done.stderr
+
+
+execute_anew = functools.partial(execute, start=interpreters.start_anew)
+"""With a new interpreter: what our forms are compared with, the command line itself, and what launchers start."""
 
 
 @pytest.fixture
@@ -59,9 +64,10 @@ def script(tmp_path):
 def test_what_the_three_forms_of_a_script_leave_on_the_hub(hub, repo, tmp_path):
     found = {}
     for number, form in enumerate(FORMS):
-        done = run(form, tmp_path / f"{repo}-{number}", hub.token)
-        assert done.returncode == 0, done.stderr[-3000:]
-        assert done.stdout.endswith("script ends\n")
+        output_dir = tmp_path / f"{repo}-{number}"
+        status, output, errors = execute(*write(form, output_dir), output_dir, hub.token)
+        assert status == 0, errors[-3000:]
+        assert output.endswith("script ends\n")
         found[form] = left(f"local/{repo}-{number}", hub.token, tmp_path / "cache")
     stock, argument, runner = (found[form] for form in FORMS)
     commits = {
@@ -95,7 +101,8 @@ def test_a_script_under_run_is_the_main_module_with_its_own_arguments(hub, scrip
     )
     script("", "neighbour.py")
     arguments = ["--help", "-m", "x", "--flag=1", "run"]
-    plain, ours = (execute(*how, path.name, *arguments, cwd=path.parent) for how in ([], RUN))
+    plain = execute_anew(path.name, *arguments, cwd=path.parent)
+    ours = execute(*RUN, path.name, *arguments, cwd=path.parent)
     assert ours == plain and plain[0] == 7 and str(["script.py", *arguments]) in plain[1]
 
 
@@ -103,16 +110,15 @@ def test_a_module_under_run_is_as_with_python_m(hub, script):
     script("import sys\nprint(__name__, __file__, sys.argv, sys.path[0], __package__)\n", "pack/__init__.py")
     script("import sys\nprint(__name__, __file__, sys.argv, sys.path[0], __package__)\n", "pack/train.py")
     place = script("", "other.py").parent
-    plain, ours = (
-        execute(*how, "-m", "pack.train", "-a", "1", cwd=place) for how in ([], ["-m", "hub_callbacks", "run"])
-    )
+    plain = execute_anew("-m", "pack.train", "-a", "1", cwd=place)
+    ours = execute(*RUN, "-m", "pack.train", "-a", "1", cwd=place)
     assert ours == plain and plain[0] == 0 and "__main__" in plain[1]
 
 
 @pytest.mark.parametrize("error", ["ValueError('no')", "KeyboardInterrupt", "SystemExit('said')"])
 def test_an_exception_of_a_script_is_shown_and_ends_it_as_without_us(hub, script, error):
     path = script(f"def inner():\n    raise {error}\ninner()\n")
-    plain, ours = (execute(*how, path) for how in ([], RUN))
+    plain, ours = execute_anew(path), execute(*RUN, path)
     assert ours == plain and plain[0] != 0
 
 
@@ -144,7 +150,7 @@ for name, callbacks in (("a", None), ("b", [HubSyncCallback(hub_strategy="end")]
 
 def test_the_command_line_itself_runs_a_script(hub, api, repo, script, tmp_path):
     code = "import sys; from hub_callbacks.cli import main; sys.argv[0] = 'hub-callbacks'; main()"
-    status, _, errors = execute("-c", code, "run", script(TRAINS), tmp_path / repo)
+    status, _, errors = execute_anew("-c", code, "run", script(TRAINS), tmp_path / repo)
     assert status == 0, errors[-3000:]
     saved = digests(tmp_path / repo / "checkpoint-4")
     assert on_hub(tmp_path, repo) == root_of(saved) | below("last-checkpoint", saved)
@@ -164,7 +170,7 @@ def test_two_processes(hub, api, repo, script, tmp_path, launch):
     A script of a user's need not care how gloo's threads end (see `leaving`): where a process aborts for them, the
     launcher ends the others, and the pusher goes on.
     """
-    status, output, errors = execute("-m", *launch, *RUN, script(TRAINS), tmp_path / repo)
+    status, output, errors = execute_anew("-m", *launch, *RUN, script(TRAINS), tmp_path / repo)
     assert status == 0 or "SIGABRT" in output + errors, (output + errors)[-3000:]
     wait_until(lambda: not Outbox(tmp_path / repo / "_hub_sync").pending())
     saved = digests(tmp_path / repo / "checkpoint-4")
@@ -173,7 +179,7 @@ def test_two_processes(hub, api, repo, script, tmp_path, launch):
 
 
 def test_one_process_under_accelerate_launch(hub, api, repo, script, tmp_path):
-    status, output, errors = execute("-m", *ACCELERATE, *ONE_PROCESS, *RUN, script(TRAINS), tmp_path / repo)
+    status, output, errors = execute_anew("-m", *ACCELERATE, *ONE_PROCESS, *RUN, script(TRAINS), tmp_path / repo)
     assert status == 0, (output + errors)[-3000:]
     assert "Training in progress, step 4" in titles(api, repo)
 

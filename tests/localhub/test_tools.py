@@ -13,6 +13,7 @@ import pytest
 from huggingface_hub import HfApi
 from packaging.version import Version
 
+import interpreters
 from hub_callbacks.localhub import LocalHub
 from without_torch import needs_torch
 
@@ -78,9 +79,7 @@ def environment_of(hub: LocalHub, home: Path) -> dict[str, str]:
 
 def run(hub: LocalHub, script: str, home: Path, **environment: str) -> None:
     variables = {**environment_of(hub, home), **environment}
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=variables, capture_output=True, text=True, timeout=240
-    )
+    done = interpreters.run(["-c", script], env=variables)
     assert done.returncode == 0, done.stderr
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hub_callbacks.localhub import LocalHub
-from killing import STRATEGIES, VICTIMS, Kill, Nursery, run_and_kill
+from killing import STRATEGIES, VICTIMS, Kill, run_and_kill
 from savers import free_port, use_hub
 from without_torch import needs_torch
 
@@ -17,12 +17,9 @@ CHANCE = random.Random(20)
 
 
 @pytest.fixture(scope="module")
-def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Nursery, LocalHub]]:
-    with LocalHub(tmp_path_factory.mktemp("hub"), port=free_port()) as hub, pytest.MonkeyPatch.context() as patch:
-        use_hub(hub, patch)
-        nursery = Nursery(hub)
-        yield nursery, hub
-        nursery.close()
+def one_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalHub]:
+    with LocalHub(tmp_path_factory.mktemp("hub"), port=free_port()) as hub:
+        yield hub
 
 
 @needs_torch
@@ -34,9 +31,8 @@ def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Nursery,
     ],
     ids=lambda kill: f"{kill.victim}-{kill.strategy}-{kill.after:.1f}",
 )
-def test_what_was_saved_before_a_kill_arrives_byte_for_byte_and_once(kill, nursery, tmp_path: Path, monkeypatch):
-    children, hub = nursery
-    use_hub(hub, monkeypatch)
+def test_what_was_saved_before_a_kill_arrives_byte_for_byte_and_once(kill, one_hub, tmp_path: Path, monkeypatch):
+    use_hub(one_hub, monkeypatch)
     folder = tmp_path / f"{kill.victim}{CHANCE.randrange(10**9)}"
     folder.mkdir()
-    assert run_and_kill(kill, children, hub, folder) > 0
+    assert run_and_kill(kill, one_hub, folder) > 0

@@ -9,7 +9,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import torch
 import transformers
 from huggingface_hub import HfApi
 
+import interpreters
 from hub_callbacks import cli
 from hub_callbacks.checkpoints.files import list_files
 from hub_callbacks.outbox.queue import Outbox
@@ -70,7 +70,8 @@ def train_to_the_end(output_dir: Path, repo: str, processes: int) -> tuple[dict[
 
 def train_in_an_interpreter_of_its_own(output_dir: Path, repo: str) -> dict[str, Any]:
     """The same with one process, and nothing of it, the seed of its hashes for one, shared with another run."""
-    subprocess.run([sys.executable, write_script(output_dir, repo), output_dir], check=True, timeout=240)
+    done = interpreters.run([write_script(output_dir, repo), output_dir], start=interpreters.start_anew)
+    assert done.returncode == 0, done.stderr[-3000:]
     return held_by(output_dir / f"checkpoint-{STEPS}")
 
 

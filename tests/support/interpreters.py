@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,22 +34,32 @@ def start(arguments: Sequence[str | Path], **options: Any) -> subprocess.Popen[A
         arguments: A path, `-c` or `-m` first.
         options: `stdin`, `stdout`, `stderr`, `text`, `cwd` and `env` as for `subprocess.Popen`.
     """
-    words = list(map(str, arguments))
     environment = options.get("env") or os.environ
     has_all = {"HF_ENDPOINT", "HF_HOME"} <= environment.keys()
     if has_all and _read_early(environment) == _read_early(_ENVIRONMENT):
-        return _Fork(words, **options)
-    return subprocess.Popen([sys.executable, *words], start_new_session=True, **options)
+        return _Fork(list(map(str, arguments)), **options)
+    return start_anew(arguments, **options)
 
 
-def run(arguments: Sequence[str | Path], timeout: float = 240, **options: Any) -> subprocess.CompletedProcess[str]:
-    """What a Python process has said and how it ended; where it hangs, it is killed.
+def start_anew(arguments: Sequence[str | Path], **options: Any) -> subprocess.Popen[Any]:
+    """The same with a new interpreter, which imports all by itself."""
+    return subprocess.Popen([sys.executable, *map(str, arguments)], start_new_session=True, **options)
+
+
+def run(
+    arguments: Sequence[str | Path],
+    timeout: float = 240,
+    start: Callable[..., subprocess.Popen[Any]] = start,
+    **options: Any,
+) -> subprocess.CompletedProcess[str]:
+    """What a Python process has said and how it ended; where it hangs, all of its session is killed.
 
     Args:
+        start: `start` or `start_anew`.
         options: As for `start`.
     """
-    values: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = start(arguments, **(values | options))
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = start(arguments, **pipes, text=True, **options)
     try:
         output, errors = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:

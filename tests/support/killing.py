@@ -1,12 +1,7 @@
-"""Real training processes that are killed at random instants, and what has to be on the Hub afterwards.
-
-`python killing.py` is the nursery: it imports everything once and forks a training process for each line that
-it reads, so that a kill costs seconds and not the import of torch.
-"""
+"""Real training processes that are killed at random instants, and what has to be on the Hub afterwards."""
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import json
 import os
@@ -22,6 +17,7 @@ from typing import Any
 
 from huggingface_hub import HfApi
 
+import interpreters
 from hub_callbacks import cli
 from hub_callbacks.checkpoints.files import is_training_state
 from hub_callbacks.localhub import LocalHub
@@ -62,36 +58,7 @@ class Kill:
         )
 
 
-class Nursery:
-    """Starts training processes, one after the other.
-
-    Args:
-        hub: Where they push to.
-    """
-
-    def __init__(self, hub: LocalHub) -> None:
-        environment = os.environ | {
-            "HF_ENDPOINT": hub.endpoint,
-            "HF_TOKEN": hub.token,
-            "PYTHONPATH": os.pathsep.join(sys.path),
-            "OMP_NUM_THREADS": "1",
-        }
-        self.process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True
-        )
-
-    def start(self, output_dir: Path, strategy: str) -> int:
-        """Starts a training process in a process group of its own; returns its number once it trains."""
-        assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write(json.dumps({"output_dir": str(output_dir), "strategy": strategy}) + "\n")
-        self.process.stdin.flush()
-        return int(self.process.stdout.readline())
-
-    def close(self) -> None:
-        self.process.communicate()
-
-
-def run_and_kill(kill: Kill, nursery: Nursery, hub: LocalHub, folder: Path) -> int:
+def run_and_kill(kill: Kill, hub: LocalHub, folder: Path) -> int:
     """Trains, kills, sends what is left, and compares.
 
     Returns:
@@ -102,25 +69,41 @@ def run_and_kill(kill: Kill, nursery: Nursery, hub: LocalHub, folder: Path) -> i
     """
     output_dir = folder / "model"
     hub.throttle(kill.bytes_per_second)
-    trainer = nursery.start(output_dir, kill.strategy)
+    trainer = _start_training(output_dir, kill.strategy, hub)
     wait_until((output_dir / "saved-1.json").exists)
     time.sleep(kill.after)
-    pusher = _pusher_of(trainer)
-    for victim in {"trainer": [trainer], "group": [-trainer], "pusher": [pusher], "both": [pusher, trainer]}[
-        kill.victim
-    ]:
+    pusher = _pusher_of(trainer.pid)
+    for victim in {
+        "trainer": [trainer.pid],
+        "group": [-trainer.pid],
+        "pusher": [pusher],
+        "both": [pusher, trainer.pid],
+    }[kill.victim]:
         if victim:
             with contextlib.suppress(ProcessLookupError):  # it was done before
                 os.kill(victim, signal.SIGKILL)
-    if kill.victim == "pusher":
-        wait_until((output_dir / "ended").exists, 120)
-    wait_until(lambda: not Path(f"/proc/{trainer}").exists(), 120)
+    status = trainer.wait(120)
+    assert status in ((0,) if kill.victim == "pusher" else (0, -signal.SIGKILL)), status
     hub.throttle(None)
     outbox = Outbox(output_dir / OUTBOX_NAME)
     if outbox.root.exists():
         cli.drain(outbox, patience=60, quiet=True)
     wait_until(lambda: not (pusher and Path(f"/proc/{pusher}").exists()), 60)
     return check(kill.strategy, output_dir, hub, folder / "cache")
+
+
+def _start_training(output_dir: Path, strategy: str, hub: LocalHub) -> subprocess.Popen[Any]:
+    variables = {
+        "HF_ENDPOINT": hub.endpoint,
+        "HF_HOME": str(output_dir.parent / "hf-home"),
+        "HF_TOKEN": hub.token,
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    code = "import sys; from pathlib import Path; from killing import train; train(Path(sys.argv[1]), sys.argv[2])"
+    with output_dir.with_suffix(".log").open("w") as log:
+        return interpreters.start(
+            ["-c", code, output_dir, strategy], env=os.environ | variables, stdout=log, stderr=log
+        )
 
 
 def check(strategy: str, output_dir: Path, hub: LocalHub, cache: Path) -> int:
@@ -171,7 +154,7 @@ def _pusher_of(trainer: int) -> int | None:
     return next((int(child) for child in children if os.getsid(int(child)) == int(child)), None)
 
 
-# ------------------------------------------------------------------------------------------- the nursery
+# ---------------------------------------------------------------------------------- in the training process
 
 
 def train(output_dir: Path, strategy: str) -> None:
@@ -201,33 +184,3 @@ def train(output_dir: Path, strategy: str) -> None:
     Trainer(
         classifier(), args, train_dataset=Sentences(), callbacks=[Notes(), HubSyncCallback(finish_timeout=60)]
     ).train()
-
-
-def _raise_children() -> None:
-    import torch  # noqa: F401
-    import transformers  # noqa: F401
-
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the dead are not waited for
-    for line in sys.stdin:
-        order = json.loads(line)
-        child = os.fork()
-        if child:
-            print(child, flush=True)
-            continue
-        os.setsid()
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        output_dir = Path(order["output_dir"])
-        output_dir.mkdir(parents=True)
-        log = os.open(output_dir / "train.log", os.O_WRONLY | os.O_CREAT)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        try:
-            train(output_dir, order["strategy"])
-        finally:
-            atexit._run_exitfuncs()
-            (output_dir / "ended").touch()
-            os._exit(0)
-
-
-if __name__ == "__main__":
-    _raise_children()
