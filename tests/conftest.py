@@ -24,6 +24,8 @@ PORT = _free_port()
 os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{PORT}"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+for name in ("HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_ETAG_TIMEOUT"):
+    os.environ[name] = "120"  # seconds: on a busy machine an answer may take longer than the client's 10
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.pop("HF_TOKEN", None)
