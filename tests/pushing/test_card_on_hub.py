@@ -10,12 +10,11 @@ from peft import LoraConfig, get_peft_model
 from transformers import TrainerCallback
 
 import hub_callbacks.card as card_package
-from hub_callbacks import SettingsError
+from hub_callbacks import HubSync, SettingsError
 from hub_callbacks.card import clean_metadata, example
 from hub_callbacks.card.content import view
 from hub_callbacks.card.evaluations import read_evaluations
 from hub_callbacks.localhub import Answer, Fault
-from hub_callbacks.settings import resolve
 from models import classifier
 from runs import commit_titled, download, train
 
@@ -184,7 +183,7 @@ def test_a_template_of_ones_own(hub, api, repo, tmp_path):
 def test_a_template_that_makes_no_card_is_refused_before_training(tmp_path, text, why):
     (tmp_path / "bad.jinja").write_text(text)
     with pytest.raises(SettingsError, match=why):
-        resolve(overrides={"output_dir": tmp_path, "card_template": tmp_path / "bad.jinja"})
+        HubSync(output_dir=tmp_path, card_template=tmp_path / "bad.jinja")
 
 
 @pytest.mark.parametrize(
@@ -192,7 +191,7 @@ def test_a_template_that_makes_no_card_is_refused_before_training(tmp_path, text
 )
 def test_a_template_may_use_what_is_not_known(tmp_path, text):
     (tmp_path / "good.jinja").write_text(text)
-    resolve(overrides={"output_dir": tmp_path, "card_template": tmp_path / "good.jinja"})
+    HubSync(output_dir=tmp_path, card_template=tmp_path / "good.jinja")
 
 
 def test_a_template_is_tried_with_everything_that_a_card_can_show():

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hub_callbacks.pushing.parts import LISTS
 from huggingface_hub import CommitOperationAdd, snapshot_download
 
 from hub_callbacks.checkpoints.files import LAST_CHECKPOINT
@@ -18,6 +17,7 @@ from hub_callbacks.outbox import ledger
 from hub_callbacks.outbox.control import Control, Orders
 from hub_callbacks.outbox.push import MODEL, NODE_BRANCH, OtherNodes, Push, RemoveBranch, Target
 from hub_callbacks.outbox.queue import Outbox
+from hub_callbacks.pushing.node_files import LISTS
 from hub_callbacks.pushing.pusher import Pusher
 from hub_callbacks.training.nodes import Nodes, _folders
 from outboxes import put

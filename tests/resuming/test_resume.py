@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hub_callbacks.resuming.team import Alone
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from typer.testing import CliRunner
 
@@ -24,6 +23,7 @@ from hub_callbacks.cli import app
 from hub_callbacks.hub.downloads import Downloads
 from hub_callbacks.localhub import Answer, Fault
 from hub_callbacks.outbox.queue import Outbox
+from hub_callbacks.resuming.processes import OneProcess
 from hub_callbacks.resuming.search import Search
 from hub_callbacks.settings import OUTBOX_NAME
 from models import arguments
@@ -161,16 +161,16 @@ def test_more_processes_go_on_from_what_fewer_have_saved_without_a_hub(hub, repo
         shutil.copy(state, state.with_name("rng_state_1.pth"))
         state.rename(state.with_name("rng_state_0.pth"))
     search = Search(output_dir, Outbox(output_dir / OUTBOX_NAME), downloads=None, world_size=4)
-    assert search.run(Alone()).step == 8
+    assert search.run(OneProcess()).step == 8
     (output_dir / "checkpoint-8" / "rng_state_1.pth").unlink()  # the process was killed before it had written it
     search = Search(output_dir, Outbox(output_dir / OUTBOX_NAME), downloads=None, world_size=4)
-    assert search.run(Alone()).step == 6
+    assert search.run(OneProcess()).step == 6
     assert "rng_state_1.pth" in search.passed_over[0]
     shard = output_dir / "checkpoint-6" / "pytorch_model_fsdp_0" / "__0_0.distcp"
     shard.parent.mkdir()
     shard.touch()  # those of other processes may be on other machines
     search = Search(output_dir, Outbox(output_dir / OUTBOX_NAME), downloads=None, world_size=4)
-    assert search.run(Alone()).step == 4
+    assert search.run(OneProcess()).step == 4
 
 
 def test_what_is_gone_when_its_turn_comes_is_named_and_the_next_older_taken(hub, repo, output_dir, said):
@@ -182,7 +182,7 @@ def test_what_is_gone_when_its_turn_comes_is_named_and_the_next_older_taken(hub,
     train(output_dir.parent, repo, hub_strategy="end")
     (output_dir / "checkpoint-6").rename(output_dir / "checkpoint-06")
     search = Rotating(output_dir, Outbox(output_dir / OUTBOX_NAME), downloads=None)
-    assert search.run(Alone()).step == 4
+    assert search.run(OneProcess()).step == 4
     assert "checkpoint-8: it is no longer" in search.passed_over[0]
 
 
