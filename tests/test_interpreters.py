@@ -93,10 +93,10 @@ import leaving
 leaving.begin()
 import atexit
 from types import SimpleNamespace
-from hub_callbacks.training import engines
-assert not engines._shared and not engines._busy
+from hub_callbacks.training import shared_pusher
+assert not shared_pusher._shared and not shared_pusher._busy
 engine = SimpleNamespace(wait_at_exit=True, close=lambda grace: print("an engine is closed"))
-engines._shared["one"] = SimpleNamespace(engines=[engine])
+shared_pusher._shared["one"] = SimpleNamespace(engines=[engine])
 atexit.register(print, "of the script")
 leaving.well()
 raise ValueError

@@ -60,7 +60,6 @@ class Job:
             step=step,
             message=f"Files of node {node}, step {step}",
             node=node,
-            keep=True,
         )
 
     def pusher(self, node: int) -> Pusher:
@@ -94,7 +93,7 @@ def job(hub, repo, tmp_path):
 
 def waits(job: Job, push: Push) -> bool:
     entries = job.outboxes[0].ledger.latest()
-    return entries[push.id].state == ledger.WAITING
+    return entries[push.id].state == ledger.WAITING_FOR_NODES
 
 
 def test_a_save_is_committed_when_the_files_of_all_nodes_are_there(hub, api, repo, tmp_path):

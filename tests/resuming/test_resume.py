@@ -23,6 +23,7 @@ from hub_callbacks.cli import app
 from hub_callbacks.hub.downloads import Downloads
 from hub_callbacks.localhub import Answer, Fault
 from hub_callbacks.outbox.queue import Outbox
+from hub_callbacks.resuming.placing import Placing
 from hub_callbacks.resuming.processes import OneProcess
 from hub_callbacks.resuming.search import Search
 from hub_callbacks.settings import OUTBOX_NAME
@@ -338,7 +339,7 @@ def test_a_kill_before_it_is_in_its_place_makes_it_no_other_runs(hub, repo, outp
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Search, "_place", killed)
+        patch.setattr(Placing, "_place", killed)
         latest_checkpoint(arguments(output_dir))
     assert Outbox(output_dir / OUTBOX_NAME).run_id() == callback.engine.run_id
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from hub_callbacks.outbox.push import MODEL, Commit, OtherNodes, Push, PushPart, Target
+from hub_callbacks.outbox.push import MODEL, NODE_FILES, Commit, NodeFiles, OtherNodes, Push, PushPart, Target
 from hub_callbacks.outbox.queue import Outbox
 from hub_callbacks.outbox.snapshot import Frozen, freeze
 
@@ -35,6 +35,7 @@ def put(
     shared: bytes | None = None,
     name: str = "weights.bin",
     others: OtherNodes | None = None,
+    node: int | None = None,
     **changes: Any,
 ) -> Push:
     """Queues a push with one file for each slot, and perhaps one that all slots have.
@@ -42,6 +43,7 @@ def put(
     Args:
         name: Of the one file.
         others: Where other nodes put their files of the folders in it.
+        node: The node whose files these are, where they are no commit of the main process.
         changes: Fields of the push, or of its commit.
     """
     with outbox.stage() as staged:
@@ -74,6 +76,11 @@ def put(
             "created": time.time(),
             "target": target(),
             "message": f"push {time.monotonic_ns()}",
-            "content": Commit(**commit),
+            "content": Commit(**commit) if node is None else _node_files(node, **commit),
         }
         return outbox.submit(staged, Push(**(values | {k: v for k, v in changes.items() if k in own})))
+
+
+def _node_files(node: int, step: int, parts: tuple[PushPart, ...]) -> NodeFiles:
+    (part,) = parts
+    return NodeFiles(step, node, replace(part, slot=NODE_FILES, whole_folder=False))
