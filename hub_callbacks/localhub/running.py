@@ -30,6 +30,9 @@ DEFAULT_USER = "local"
 LOOPBACK = "127.0.0.1"
 _GRACE = 2
 _MAX_HEADERS = 64 * 1024
+# Seconds. Above the 5 s after which clients let go of an idle connection themselves: a server that closes it first
+# resets a request that is on its way.
+_KEEP_ALIVE = 75
 
 
 class Running:
@@ -153,5 +156,6 @@ def _config(trouble: Trouble) -> uvicorn.Config:
         proxy_headers=False,
         server_header=False,
         h11_max_incomplete_event_size=_MAX_HEADERS,
+        timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=_GRACE,
     )

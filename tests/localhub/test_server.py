@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,6 +40,18 @@ def test_a_stopped_hub_leaves_no_port_thread_or_folder() -> None:
     assert [name for name in left if "tqdm" not in name] == []
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def test_an_idle_connection_is_let_go_of_by_the_client_first(hub: LocalHub) -> None:
+    """A client sends on a connection that was idle for up to 5 s; a Hub that closes it then resets the request."""
+    connection = http.client.HTTPConnection(hub.endpoint.removeprefix("http://"))
+    connection.connect()
+    connection.auto_open = 0
+    for idle in (0, 5.5):
+        time.sleep(idle)
+        connection.request("GET", "/api/models")
+        assert connection.getresponse().read().startswith(b"[")
+    connection.close()
 
 
 def test_a_restart_finds_repositories_users_and_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
