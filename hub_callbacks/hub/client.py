@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from huggingface_hub import constants, get_session
-
-from .errors import OfflineModeIsEnabled
+from huggingface_hub.errors import OfflineModeIsEnabled
 
 CONNECT_TIMEOUT = 20.0
 """Seconds; a route that is not there is noticed long before one that is slow."""

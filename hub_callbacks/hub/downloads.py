@@ -15,6 +15,12 @@ from typing import TypeVar
 
 import tenacity
 from huggingface_hub import HfApi, ModelInfo, get_token, hf_hub_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from huggingface_hub.utils import tqdm
 from tqdm.contrib.concurrent import thread_map
 
@@ -22,13 +28,7 @@ from ..checkpoints import manifest as checkpoint_manifest
 from ..checkpoints.files import LAST_CHECKPOINT, checkpoint_step
 from ..checkpoints.manifest import CheckpointManifest, FileFacts
 from ..errors import ResumeError
-from .errors import (
-    EntryNotFoundError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-    is_transient,
-)
+from .errors import is_transient
 
 T = TypeVar("T")
 ANSWER_WITHIN = 30.0

@@ -10,14 +10,7 @@ import time
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    HfHubHTTPError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 TRANSIENT_STATUS = frozenset({408, 409, 412, 423, 425, 429, 500, 502, 503, 504, 507, 509, 520, 521, 522, 523, 524})
 # A LookupError is none: the client looks its answers up by key, and some proxies answer in their own way.
@@ -83,6 +76,11 @@ def is_storage_full(error: BaseException) -> bool:
     return bool(re.search(r"storage (limit|quota)|quota (exceeded|reached)|storage .*exceed", str(error), re.I))
 
 
+def is_gone(error: BaseException) -> bool:
+    """Whether the Hub says that it has no such repository or branch, or shows it not to this token."""
+    return status_of(error) == 404 and isinstance(error, HfHubHTTPError)
+
+
 def seconds_to_wait(error: BaseException) -> float:
     """What the Hub asks for, by `Retry-After` or the rate limit's `t=` (draft-ietf-httpapi-ratelimit-headers)."""
     answer = answered(error)
@@ -131,25 +129,3 @@ def refused_metadata(error: BaseException) -> list[str] | None:
     if status_of(error) == 400 and re.search(r"metadata|yaml|README", text, re.IGNORECASE):
         return [line for line in text.splitlines() if line.strip()]
     return None
-
-
-__all__ = [
-    "EntryNotFoundError",
-    "HfHubHTTPError",
-    "LocalEntryNotFoundError",
-    "NotABranch",
-    "NotThere",
-    "NotYours",
-    "OfflineModeIsEnabled",
-    "Refusal",
-    "RepositoryNotFoundError",
-    "RevisionNotFoundError",
-    "answered",
-    "describe",
-    "is_bug",
-    "is_storage_full",
-    "is_transient",
-    "refused_metadata",
-    "seconds_to_wait",
-    "status_of",
-]

@@ -16,20 +16,18 @@ from huggingface_hub import (
     get_token,
     hf_hub_download,
 )
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from huggingface_hub.hf_api import RepoFile
 
 from ..checkpoints.manifest import FileFacts
 from ..outbox.push import Target
 from .client import limit_requests
-from .errors import (
-    EntryNotFoundError,
-    HfHubHTTPError,
-    NotABranch,
-    NotThere,
-    NotYours,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from .errors import NotABranch, NotThere, NotYours
 
 Uploaded = list[CommitOperationAdd | CommitOperationCopy]
 """Files that are ready to be committed."""
@@ -413,6 +411,3 @@ def wrong_visibility(target: Target, repo_id: str, private: bool | None) -> list
         f"{repo_id} was there before and is {'private' if private else 'public'}, "
         f"although hub_private_repo is {target.private}; that is changed in the repository's settings"
     ]
-
-
-__all__ = ["CommitInfo", "Found", "Remote", "Repository", "Uploaded", "facts_of", "wrong_visibility"]

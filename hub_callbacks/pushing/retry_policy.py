@@ -7,12 +7,12 @@ import random
 from dataclasses import dataclass
 
 from ..hub.errors import (
-    HfHubHTTPError,
     OfflineModeIsEnabled,
     Refusal,
     answered,
     describe,
     is_bug,
+    is_gone,
     is_storage_full,
     is_transient,
     seconds_to_wait,
@@ -95,6 +95,5 @@ def _refused(error: BaseException, why: str) -> RetryPolicy:
     if is_storage_full(error):
         return RetryPolicy(f"{why}. {_STAY} {_STORAGE}", state=REFUSED, all_pushes=True)
     status = status_of(error)
-    is_gone = status == 404 and isinstance(error, HfHubHTTPError)
     text = f"{why}. {_STAY} {_WHAT_TO_DO.get(status or 0, '')}".strip()
-    return RetryPolicy(text, state=REFUSED, all_pushes=status in (401, 402, 403) or is_gone)
+    return RetryPolicy(text, state=REFUSED, all_pushes=status in (401, 402, 403) or is_gone(error))
