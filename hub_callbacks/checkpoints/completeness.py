@@ -144,32 +144,21 @@ def _is_whole(path: Path, file: str) -> bool:
     return not is_torch_file(file) or is_zipfile(path)
 
 
-MARKED = "marked"
-TRAINER_STATE_MISSING = "trainer state"
-WEIGHTS_MISSING = "weights"
-TRAINERS_WEIGHTS_MISSING = "weights that the Trainer can load"
-STATES_MISSING = "states"
-RANKS_MISSING = "ranks"
-CUT_OFF = "cut off"
-
-_CHECKS: dict[str, Callable[[_Checkpoint], str | None]] = {
-    MARKED: _is_marked,
-    TRAINER_STATE_MISSING: _lacks_trainer_state,
-    WEIGHTS_MISSING: _lacks_weights,
-    TRAINERS_WEIGHTS_MISSING: _lacks_trainers_weights,
-    STATES_MISSING: _lacks_states,
-    RANKS_MISSING: _lacks_ranks,
-    CUT_OFF: _is_cut_off,
-}
-"""What can be wrong with a checkpoint → says whether it is. What reads files comes last."""
-
-TO_CONTINUE = tuple(_CHECKS)
-"""What has to be right for a training to continue from it."""
-TO_PUSH = (MARKED, RANKS_MISSING)
+TO_CONTINUE = (
+    _is_marked,
+    _lacks_trainer_state,
+    _lacks_weights,
+    _lacks_trainers_weights,
+    _lacks_states,
+    _lacks_ranks,
+    _is_cut_off,
+)
+"""What has to be right for a training to continue from it. What reads files comes last."""
+TO_PUSH = (_is_marked, _lacks_ranks)
 """What tells that its processes still write to it. What else it lacks is its Trainer's business."""
-TO_LOAD = (MARKED,)
+TO_LOAD = (_is_marked,)
 """What has to be right for the weights in it to be those of its step, under whatever name."""
-TO_BE_ONE = (MARKED, WEIGHTS_MISSING)
+TO_BE_ONE = (_is_marked, _lacks_weights)
 """What has to be right for a folder that a person names to be taken for a checkpoint."""
 
 
@@ -178,7 +167,7 @@ def problem_of(
     world_size: int | None = None,
     *,
     ranks: Collection[int] | None = None,
-    needs: Iterable[str] = TO_CONTINUE,
+    needs: Iterable[Callable[[_Checkpoint], str | None]] = TO_CONTINUE,
 ) -> str | None:
     """Why a checkpoint is not complete, in words; `None` when it is.
 
@@ -192,7 +181,7 @@ def problem_of(
     if isinstance(checkpoint, Path) and not checkpoint.is_dir():
         return "it is not there"
     asked = _Checkpoint(checkpoint, ranks, world_size)
-    return next((why for need in needs if (why := _CHECKS[need](asked)) is not None), None)
+    return next((why for check in needs if (why := check(asked)) is not None), None)
 
 
 def ranks_that_write(args: Any, ranks: Iterable[int] | None = None) -> Collection[int]:
