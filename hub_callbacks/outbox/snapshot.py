@@ -71,14 +71,12 @@ def freeze(source: Path, push_folder: Path, stored: str, copied: bool = False) -
     target.parent.mkdir(parents=True, exist_ok=True)
     real = os.path.realpath(source)
     stat = os.stat(real)
-    if copied or stat.st_size <= COPY_BELOW:
-        shutil.copyfile(real, target)
-        return Frozen(stored, target.stat().st_size)
-    try:
-        os.link(real, target)
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        shutil.copyfile(real, target)
-        return Frozen(stored, target.stat().st_size)
-    return Frozen(stored, stat.st_size, stat.st_mtime_ns, stat.st_ino)
+    if not copied and stat.st_size > COPY_BELOW:
+        try:
+            os.link(real, target)
+            return Frozen(stored, stat.st_size, stat.st_mtime_ns, stat.st_ino)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+    shutil.copyfile(real, target)
+    return Frozen(stored, target.stat().st_size)
