@@ -64,11 +64,6 @@ class CheckpointManifest:
     origin: Origin
     files: dict[str, FileFacts]
 
-    @property
-    def size(self) -> int:
-        """Bytes of all files."""
-        return sum(file.size for file in self.files.values())
-
     def dump(self) -> bytes:
         values = {
             "format": FORMAT,
@@ -101,17 +96,10 @@ def load(text: str | bytes) -> CheckpointManifest:
     return manifest
 
 
-def manifest_below(
-    prefix: str, files: Mapping[str, FileFacts], step: int, run_id: str, origin: Origin
-) -> CheckpointManifest:
-    """The manifest of the folder `prefix`.
-
-    Args:
-        files: Path in the repository → what was sent; those under other folders are passed over.
-    """
+def facts_below(prefix: str, files: Mapping[str, FileFacts]) -> dict[str, FileFacts]:
+    """Those of the files that are in the folder `prefix`, by their paths in it."""
     start = f"{prefix}/"
-    below = {path.removeprefix(start): facts for path, facts in files.items() if path.startswith(start)}
-    return CheckpointManifest(step, run_id, origin, below)
+    return {path.removeprefix(start): facts for path, facts in files.items() if path.startswith(start)}
 
 
 @functools.cache

@@ -259,26 +259,20 @@ class Repository:
             self._api.delete_branch(repo_id, branch=target.revision, token=self.token)
         return repo_id
 
-    def files_below(self, remote: Remote, folder: str) -> list[str]:
-        """Paths of all files under a folder, at the commit of `remote`; empty when there is no such folder."""
-        try:
-            tree = self._api.list_repo_tree(
-                remote.repo_id, folder, recursive=True, revision=remote.head, token=self.token
-            )
-            return [entry.path for entry in tree if isinstance(entry, RepoFile)]
-        except EntryNotFoundError:
-            return []
+    def files_below(self, remote: Remote, folder: str) -> dict[str, FileFacts | None]:
+        """The files under a folder, at the commit of `remote`; empty when there is no such folder.
 
-    def large_files_below(self, remote: Remote, folder: str) -> dict[str, FileFacts]:
-        """Path → size and sha256 of the files under a folder that are stored by pointer, as large ones are."""
+        Returns:
+            Path → size and sha256, where it is stored by pointer, as large files are.
+        """
         try:
             tree = self._api.list_repo_tree(
                 remote.repo_id, folder, recursive=True, revision=remote.head, token=self.token
             )
             return {
-                entry.path: FileFacts(entry.lfs.size, entry.lfs.sha256)
+                entry.path: FileFacts(entry.lfs.size, entry.lfs.sha256) if entry.lfs else None
                 for entry in tree
-                if isinstance(entry, RepoFile) and entry.lfs
+                if isinstance(entry, RepoFile)
             }
         except EntryNotFoundError:
             return {}

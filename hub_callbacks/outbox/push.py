@@ -150,11 +150,6 @@ class Commit:
     tags: tuple[str, ...] = ()
     replaces: bool = False
 
-    @property
-    def others(self) -> OtherNodes | None:
-        """Where the files of other nodes are, which come with this commit."""
-        return next((part.others for part in self.parts if part.others), None)
-
 
 Content = CreateRepository | LookForOtherRun | RemoveBranch | NodeFiles | Commit
 KINDS: dict[str, type[Content]] = {
@@ -227,7 +222,8 @@ class Push:
     @property
     def others(self) -> OtherNodes | None:
         """Where files of other nodes are that it waits for."""
-        return self.content.others if isinstance(self.content, Commit) else None
+        parts = self.content.parts if isinstance(self.content, Commit) else ()
+        return next((part.others for part in parts if part.others), None)
 
     @property
     def size(self) -> int:

@@ -9,18 +9,17 @@ from dataclasses import dataclass, field
 
 from ..checkpoints import manifest as checkpoint_manifest
 from ..checkpoints.files import checkpoint_step, stale_shards
-from ..checkpoints.manifest import FileFacts, manifest_below
+from ..checkpoints.manifest import CheckpointManifest, FileFacts, facts_below
 from ..checkpoints.retention import retired
 from ..hub.errors import refused_metadata
 from ..hub.repository import CommitInfo, Remote, Repository, Uploaded, facts_of, wrong_visibility
-from ..outbox.durable import make_durable
 from ..outbox.push import MODEL, Commit, OtherNodes, Push
 from ..outbox.queue import Outbox
 from . import node_files
 from .card import card_files, remember
-from .files import check_intact, files_to_send, is_intact, note_changed
+from .files import check_intact, files_to_send, note_changed
 from .foreign_run import run_in
-from .node_files import Arrived, NodeWaits
+from .node_files import Arrived, Awaited, NodeWaits
 from .replacing import delete_replaced
 from .sent import Sent
 
@@ -52,7 +51,7 @@ def send_commit(push: Push, commit: Commit, repository: Repository, outbox: Outb
     """Makes the one commit of a push; see `attempt.send`."""
     notes: list[str] = []
     if commit.replaces:
-        _delete_replaced(push, repository, outbox, notes)
+        delete_replaced(push, repository, outbox, notes)
     remote = repository.look(push.target)
     notes += wrong_visibility(push.target, remote.repo_id, remote.private)
     push = push.without(note_changed(push, notes))
@@ -61,13 +60,17 @@ def send_commit(push: Push, commit: Commit, repository: Repository, outbox: Outb
     assert isinstance(push.content, Commit)
     job = _Job(push, push.content, remote, repository, outbox, notes)
 
-    others = None if push.others is None else _look_for_others(job, push.others, waits)
+    others = push.others
+    arrived = None if others is None else _look_for_others(job, others, waits)
     obsolete = _obsolete(job)
     uploaded, cards = _upload(job, waits)
     facts = facts_of(uploaded)
-    if push.others is not None:
-        others = others or _others_after_own(job, uploaded, waits)
-        copies, copied = node_files.take_over(push, others, repository)
+    if others is not None:
+        if arrived is None:
+            # Should it not be all there by now either, the own files are not sent again for it.
+            waits.keep(push, remote, uploaded)
+            arrived = node_files.look(push.target, commit.step, others, repository)
+        copies, copied = node_files.take_over(push, arrived, repository)
         uploaded, facts = [*uploaded, *copies], facts | copied
     manifests = _manifests(push, job.commit, facts)
     written = {path for part in push.parts for path in part.files} | facts.keys() | manifests.keys()
@@ -78,14 +81,6 @@ def send_commit(push: Push, commit: Commit, repository: Repository, outbox: Outb
     if job.commit.retention.squash and manifests:
         _squash(job)
     return Sent(remote.repo_id, info, push.slots, size + sum(file.size for file in facts.values()), notes)
-
-
-def _delete_replaced(push: Push, repository: Repository, outbox: Outbox, notes: list[str]) -> None:
-    if is_intact(push):
-        make_durable(push)
-        delete_replaced(push, repository, outbox, notes)
-    else:
-        notes.append(f"{push.target.repo_id} was not deleted: what was to take its place is not whole")
 
 
 # -- what goes
@@ -150,37 +145,24 @@ def _look_for_others(job: _Job, others: OtherNodes, waits: NodeWaits) -> Arrived
     Raises:
         Awaited: when another push's own files were sent ahead already.
     """
-    arrived = node_files.look(job.push, job.repository)
-    awaited = node_files.missing(job.push, arrived)
-    if awaited is None:
-        return arrived
+    target, step = job.push.target, job.commit.step
+    try:
+        return node_files.look(target, step, others, job.repository)
+    except Awaited as error:
+        awaited = error
     if others.branch in waits.skipped:
-        node_files.pass_over_earlier(job.push, job.repository)
+        node_files.pass_over_earlier(target, step, others.branch, job.repository)
         waits.skipped.discard(others.branch)
     if waits.has_sent_ahead(others.branch):
         raise awaited
     return None
 
 
-def _others_after_own(job: _Job, uploaded: Uploaded, waits: NodeWaits) -> Arrived:
-    """What the other nodes have sent by now; if it is not all there, the own files are not sent again for it.
-
-    Raises:
-        Awaited: when it is not.
-    """
-    waits.keep(job.push, job.remote, uploaded)
-    arrived = node_files.look(job.push, job.repository)
-    awaited = node_files.missing(job.push, arrived)
-    if awaited is not None:
-        raise awaited
-    return arrived
-
-
 def _manifests(push: Push, commit: Commit, sent: Mapping[str, FileFacts]) -> dict[str, bytes]:
     """Path in the repository → the manifest of each checkpoint folder of a push."""
     return {
-        f"{part.prefix}/{checkpoint_manifest.NAME}": manifest_below(
-            part.prefix, sent, commit.step, push.run_id, commit.origin
+        f"{part.prefix}/{checkpoint_manifest.NAME}": CheckpointManifest(
+            commit.step, push.run_id, commit.origin, facts_below(part.prefix, sent)
         ).dump()
         for part in push.parts
         if part.whole_folder

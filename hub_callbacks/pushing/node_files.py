@@ -21,11 +21,11 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..checkpoints.manifest import FileFacts
-from ..outbox.push import NODE_BRANCH, NodeFiles, Push
+from ..checkpoints.manifest import FileFacts, facts_below
+from ..outbox.push import NODE_BRANCH, NodeFiles, OtherNodes, Push, Target
 
 if TYPE_CHECKING:
     from ..hub.repository import Remote, Repository, Uploaded
@@ -71,10 +71,6 @@ class Arrived:
     remote: Remote | None = None
     nodes: dict[int, set[int]] = field(default_factory=dict)
     next: int = 0
-
-    def steps_of(self, nodes: Iterable[int]) -> frozenset[int]:
-        """Steps that all of these nodes have sent the files of."""
-        return frozenset(step for step, there in self.nodes.items() if there >= set(nodes))
 
 
 @dataclass(frozen=True)
@@ -144,11 +140,20 @@ class NodeWaits:
         self._ahead = {branch: ahead for branch, ahead in self._ahead.items() if ahead.push != push_id}
 
 
-def look(push: Push, repository: Repository) -> Arrived:
-    """What other nodes have sent for the training that a push belongs to."""
-    assert push.others is not None
-    remote = repository.branch(push.target, push.others.branch)
-    return Arrived() if remote is None else arrived_at(remote, repository)
+def look(target: Target, step: int, others: OtherNodes, repository: Repository) -> Arrived:
+    """What is on the branch where the other nodes put their files.
+
+    Raises:
+        Awaited: when those of this step are not all there.
+    """
+    remote = repository.branch(target, others.branch)
+    arrived = Arrived() if remote is None else arrived_at(remote, repository)
+    nodes = set(others.nodes)
+    absent = nodes - arrived.nodes.get(step, set())
+    if absent:
+        whole = frozenset(step for step, there in arrived.nodes.items() if there >= nodes)
+        raise Awaited(others.branch, whole, absent)
+    return arrived
 
 
 def arrived_at(remote: Remote, repository: Repository) -> Arrived:
@@ -164,30 +169,17 @@ def arrived_at(remote: Remote, repository: Repository) -> Arrived:
     return Arrived(remote, nodes, following)
 
 
-def missing(push: Push, arrived: Arrived) -> Awaited | None:
-    """What a push has to wait for; `None` when all is there."""
-    assert push.others is not None
-    there = set() if push.step is None else arrived.nodes.get(push.step, set())
-    absent = set(push.others.nodes) - there
-    whole = arrived.steps_of(push.others.nodes)
-    return Awaited(push.others.branch, whole, absent) if absent else None
-
-
-def pass_over_earlier(push: Push, repository: Repository) -> None:
+def pass_over_earlier(target: Target, step: int, branch: str, repository: Repository) -> None:
     """Tells the nodes that no save before this one is waited for."""
-    assert push.others is not None
-    remote = repository.open_branch(push.target, push.others.branch)
-    note = {f"{LISTS}/{push.step}-next": f"{push.step}\n".encode()}
-    repository.add(remote, [], note, f"The next checkpoint is that of step {push.step}")
+    remote = repository.open_branch(target, branch)
+    note = {f"{LISTS}/{step}-next": f"{step}\n".encode()}
+    repository.add(remote, [], note, f"The next checkpoint is that of step {step}")
 
 
 def list_of(push: Push, content: NodeFiles, sent: dict[str, FileFacts]) -> dict[str, bytes]:
     """The list that goes with a node's files: path in the repository → content."""
-    start = f"{content.part.prefix}/"
-    files = {
-        path.removeprefix(start): {"size": facts.size, "sha256": facts.sha256}
-        for path, facts in sorted(sent.items())
-    }
+    below = facts_below(content.part.prefix, sent)
+    files = {path: asdict(facts) for path, facts in sorted(below.items())}
     step, node = content.step, content.node
     text = json.dumps({"step": step, "node": node, "run": push.run_id, "files": files}, indent=1)
     return {f"{LISTS}/{step}-node-{node}.json": f"{text}\n".encode()}
@@ -211,12 +203,12 @@ def take_over(push: Push, arrived: Arrived, repository: Repository) -> tuple[Upl
     for node in part.others.nodes:
         folder = f"{NODE_BRANCH}/{push.step}/node-{node}"
         text = repository.read_bytes(arrived.remote, f"{LISTS}/{push.step}-node-{node}.json")
-        there = repository.large_files_below(arrived.remote, folder)
+        there = repository.files_below(arrived.remote, folder)
         for name, wanted in _files_in(text, node):
             path, source = f"{part.prefix}/{name}", f"{folder}/{name}"
             if path in part.files or path in facts:
                 continue
-            if source in there:
+            if there.get(source) is not None:
                 is_right = there[source] == wanted
                 operations.append(repository.copy_of(arrived.remote, source, path))
             else:

@@ -1,6 +1,6 @@
 """Deleting a repository, for the push that takes its place (`delete_existing_repo`).
 
-By now the push is whole on disk. Which repository is deleted is noted in its folder before that happens: an
+Not before the push is whole on disk. Which repository is deleted is noted in its folder before that happens: an
 attempt after a crash then tells the one that was to go from the one that took its place.
 """
 
@@ -10,9 +10,10 @@ import json
 
 from ..hub.repository import Repository
 from ..outbox import ledger
-from ..outbox.durable import replace_file
+from ..outbox.durable import make_durable, replace_file
 from ..outbox.push import Push
 from ..outbox.queue import Outbox
+from .files import is_intact
 
 NOTED = "replaced.json"
 """The repository that a push takes the place of, as it was when the push first looked."""
@@ -27,6 +28,10 @@ def delete_replaced(push: Push, repository: Repository, outbox: Outbox, notes: l
     Raises:
         NotYours: when it belongs to somebody else.
     """
+    if not is_intact(push):
+        notes.append(f"{push.target.repo_id} was not deleted: what was to take its place is not whole")
+        return
+    make_durable(push)
     there = repository.find(push.target)
     place = push.folder / NOTED
     if not place.exists():
