@@ -9,10 +9,11 @@ import contextlib
 import json
 import os
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from .durable import flush
+from .push import make
 
 QUEUED = "queued"
 RUNNING = "running"
@@ -72,10 +73,6 @@ class Entry:
         """Whether it is a commit on the Hub with this address; one that does not say where it is may be."""
         is_elsewhere = self.url is not None and not self.url.startswith(f"{hub}/")
         return self.state == DONE and self.commit is not None and not is_elsewhere
-
-
-_FIELDS = frozenset(field.name for field in fields(Entry))
-"""A newer version may write more."""
 
 
 class Ledger:
@@ -144,9 +141,7 @@ class Ledger:
 
 def _parse(line: bytes) -> Entry | None:
     try:
-        values = {name: value for name, value in json.loads(line).items() if name in _FIELDS}
-        for name in ("notes", "slots"):
-            values[name] = tuple(values.get(name, ()))
-        return Entry(**values)
-    except (ValueError, TypeError, AttributeError, KeyError):
+        values = json.loads(line)
+        return make(Entry, values, notes=tuple(values.get("notes", ())), slots=tuple(values.get("slots", ())))
+    except (ValueError, TypeError, AttributeError):
         return None

@@ -275,12 +275,12 @@ def load(folder: Path) -> Push:
         values = _with_kind(values) if number == FLAGS_FORMAT else values
         if values["kind"] not in KINDS:
             raise OtherFormat(f"{MANIFEST} is of the kind {values['kind']!r}, which this version does not know")
-        push = _make(
+        push = make(
             Push,
             values,
             id=folder.name,
             folder=folder,
-            target=_make(Target, values["target"]),
+            target=make(Target, values["target"]),
             content=_content(KINDS[values["kind"]], values["content"]),
         )
     except (TypeError, LookupError, AttributeError) as error:
@@ -293,25 +293,25 @@ def load(folder: Path) -> Push:
 
 def _content(kind: type[Content], values: dict[str, Any]) -> Content:
     if kind is Commit:
-        return _make(
+        return make(
             Commit,
             values,
             parts=tuple(map(_part, values["parts"])),
-            origin=_make(Origin, values.get("origin", {})),
-            retention=_make(Retention, values.get("retention") or {}),
+            origin=make(Origin, values.get("origin", {})),
+            retention=make(Retention, values.get("retention") or {}),
             tags=tuple(values.get("tags", ())),
         )
     if kind is NodeFiles:
-        return _make(NodeFiles, values, part=_part(values["part"]))
+        return make(NodeFiles, values, part=_part(values["part"]))
     return kind()  # type: ignore[call-arg]
 
 
 def _part(values: dict[str, Any]) -> PushPart:
     others = values.get("others")
-    return _make(
+    return make(
         PushPart,
         values,
-        files={path: _make(Frozen, file) for path, file in values["files"].items()},
+        files={path: make(Frozen, file) for path, file in values["files"].items()},
         others=OtherNodes(others["branch"], tuple(others["nodes"])) if others else None,
     )
 
@@ -330,6 +330,7 @@ def _with_kind(flags: dict[str, Any]) -> dict[str, Any]:
     return {**flags, "run_id": flags["run"], "kind": kind, "content": content}
 
 
-def _make(kind: type[_T], values: dict[str, Any], **changes: Any) -> _T:
+def make(kind: type[_T], values: dict[str, Any], **changes: Any) -> _T:
+    """A dataclass of what JSON gave; what a newer version has added to it is passed over."""
     known = {name.name for name in fields(kind)}  # type: ignore[arg-type]
     return kind(**{name: value for name, value in values.items() if name in known} | changes)
