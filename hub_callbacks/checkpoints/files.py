@@ -119,6 +119,11 @@ def belongs_to_checkpoint(file: str) -> bool:
     return file not in (INCOMPLETE_MARKER, MANIFEST)
 
 
+def checkpoint_name(step: int) -> str:
+    """The folder of the checkpoint of a step."""
+    return f"checkpoint-{step}"
+
+
 def checkpoint_step(name: str) -> int | None:
     """The step of a folder `checkpoint-N`; `None` for any other name."""
     start, _, number = name.partition("-")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ..checkpoints import manifest as checkpoint_manifest
-from ..checkpoints.files import checkpoint_step, stale_shards
+from ..checkpoints.files import checkpoint_name, checkpoint_step, stale_shards
 from ..checkpoints.manifest import CheckpointManifest, FileFacts, facts_below
 from ..checkpoints.retention import retired
 from ..hub.errors import refused_metadata
@@ -44,7 +44,7 @@ class _Job:
     remote: Remote
     repository: Repository
     outbox: Outbox
-    notes: list[str] = field(default_factory=list)
+    notes: list[str]
 
 
 def send_commit(push: Push, commit: Commit, repository: Repository, outbox: Outbox, waits: NodeWaits) -> Sent:
@@ -100,15 +100,15 @@ def _obsolete(job: _Job) -> list[str]:
 def _retired(job: _Job) -> list[str]:
     """Checkpoint folders of the same run that make room for the one in a push."""
     step = job.commit.step
-    if f"checkpoint-{step}" not in {part.prefix for part in job.commit.parts}:
+    if checkpoint_name(step) not in {part.prefix for part in job.commit.parts}:
         return []
     there = [older for name in job.remote.folders if (older := checkpoint_step(name)) is not None]
     going = []
-    for older in retired(there, step, job.commit.retention):
-        if run_in(f"checkpoint-{older}", job.remote, job.repository) == job.push.run_id:
-            going.append(f"checkpoint-{older}/")
+    for folder in map(checkpoint_name, retired(there, step, job.commit.retention)):
+        if run_in(folder, job.remote, job.repository) == job.push.run_id:
+            going.append(f"{folder}/")
         else:
-            job.notes.append(f"checkpoint-{older} on the Hub is not this run's, and stays")
+            job.notes.append(f"{folder} on the Hub is not this run's, and stays")
     return going
 
 

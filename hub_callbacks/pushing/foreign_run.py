@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..checkpoints import manifest as checkpoint_manifest
-from ..checkpoints.files import LAST_CHECKPOINT, checkpoint_step, is_training_state, is_weights
+from ..checkpoints.files import LAST_CHECKPOINT, checkpoint_name, checkpoint_step, is_training_state, is_weights
 from ..hub.repository import EntryNotFoundError, Remote, Repository
 from ..outbox.push import Push
 from ..outbox.queue import Outbox
@@ -30,7 +30,7 @@ def foreign_run(push: Push, repository: Repository, outbox: Outbox) -> str | Non
         return None
     newest = max((step for name in remote.folders if (step := checkpoint_step(name)) is not None), default=None)
     if newest is not None:
-        run = run_in(f"checkpoint-{newest}", remote, repository) or UNKNOWN
+        run = run_in(checkpoint_name(newest), remote, repository) or UNKNOWN
         return run if run != push.run_id else None
     has_model = any(is_weights(file) and not is_training_state(file) for file in remote.root)
     return UNKNOWN if has_model else None

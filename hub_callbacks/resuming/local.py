@@ -6,14 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..checkpoints.completeness import problem_of, processes_that_wrote
-from ..checkpoints.files import checkpoint_step
+from ..checkpoints.files import checkpoint_name, checkpoint_step
 from ..outbox.push import Commit, Push, PushPart
 from ..outbox.queue import Outbox
-
-
-def folder_of(output_dir: Path, step: int) -> Path:
-    """Where the checkpoint of a step is, or goes."""
-    return output_dir / f"checkpoint-{step}"
 
 
 @dataclass(frozen=True)
@@ -42,7 +37,7 @@ def find_local(output_dir: Path, outbox: Outbox, world_size: int | None) -> Loca
     folders = {
         step: folder
         for folder in output_dir.glob("checkpoint-*")
-        if (step := checkpoint_step(folder.name)) is not None and folder == folder_of(output_dir, step)
+        if (step := checkpoint_step(folder.name)) is not None and folder.name == checkpoint_name(step)
     }
     writers = None
     if world_size is not None:

@@ -21,13 +21,13 @@ from pathlib import Path
 from filelock import FileLock
 
 from ..checkpoints.completeness import problem_of
-from ..checkpoints.files import TRAINER_STATE, checkpoint_step
+from ..checkpoints.files import TRAINER_STATE, checkpoint_name, checkpoint_step
 from ..checkpoints.manifest import CheckpointManifest
 from ..errors import ResumeError
 from ..hub.downloads import Damaged, Downloads, HubCheckpoint
 from ..outbox.queue import Outbox
 from ..settings import OUTBOX_NAME
-from .local import LocalCheckpoints, folder_of
+from .local import LocalCheckpoints
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,12 @@ class Placing:
 
     output_dir: Path
     outbox: Outbox
-    downloads: Downloads | None
+    downloads: Downloads
     passed_over: list[str]
 
     def from_here(self, step: int, local: LocalCheckpoints) -> Restored | str:
         """Puts a checkpoint of this machine in its place; what is wrong with it, when that cannot be done."""
-        folder = folder_of(self.output_dir, step)
+        folder = self.output_dir / checkpoint_name(step)
         with self._lock():
             try:
                 return self._in_its_place(step, local.writers) or self._from_outbox(step, local)
@@ -78,7 +78,7 @@ class Placing:
         """
         with self._lock():
             try:
-                world_size = self._manifest(choice).origin.world_size
+                world_size = self.downloads.manifest(choice).origin.world_size
                 return self._in_its_place(choice.step, world_size) or self._fetch(choice)
             except Damaged as error:
                 return f"{choice}: {error}"
@@ -90,7 +90,7 @@ class Placing:
         return FileLock(place / "incoming.lock")
 
     def _in_its_place(self, step: int, world_size: int | None) -> Restored | None:
-        folder = folder_of(self.output_dir, step)
+        folder = self.output_dir / checkpoint_name(step)
         if problem_of(folder, world_size) is not None:
             return None
         self._refer_to_best(folder, None)
@@ -115,7 +115,7 @@ class Placing:
         return Restored(self._place(incoming, step), step, f"{self.outbox.root}, where it waits to be pushed")
 
     def _fetch(self, choice: HubCheckpoint) -> Restored:
-        manifest = self._manifest(choice)
+        manifest = self.downloads.manifest(choice)
         fetched = self._download(choice)
         self._refer_to_best(fetched, choice)
         self.outbox.adopt(manifest.run_id)  # before: a kill between the two must not make it another run's
@@ -123,17 +123,12 @@ class Placing:
         shutil.rmtree(self.output_dir / OUTBOX_NAME / "incoming", ignore_errors=True)
         return Restored(folder, choice.step, str(choice), manifest)
 
-    def _manifest(self, choice: HubCheckpoint) -> CheckpointManifest:
-        assert self.downloads is not None
-        return self.downloads.manifest(choice)
-
     def _download(self, choice: HubCheckpoint) -> Path:
         """
         Raises:
             Damaged: it is not what its manifest says.
             ResumeError: it could not be downloaded.
         """
-        assert self.downloads is not None
         incoming = self._incoming(f"{choice.commit[:12]}-{choice.folder}")
         incoming.mkdir(parents=True, exist_ok=True)
         try:
@@ -159,7 +154,7 @@ class Placing:
         step = checkpoint_step(ntpath.basename(recorded)) if recorded else None
         if step is None:
             return
-        best = folder_of(self.output_dir, step)
+        best = self.output_dir / checkpoint_name(step)
         is_here = step == state["global_step"] or problem_of(best) is None
         if Path(recorded) == best if is_here else problem_of(Path(recorded)) is None:
             return
@@ -175,13 +170,12 @@ class Placing:
         new.replace(file)
 
     def _fetch_best(self, step: int, choice: HubCheckpoint) -> bool:
-        assert self.downloads is not None
-        run_id = self._manifest(choice).run_id
-        numbered = HubCheckpoint(step, choice.repo_id, f"checkpoint-{step}", choice.commit)
+        run_id = self.downloads.manifest(choice).run_id
+        numbered = HubCheckpoint(step, choice.repo_id, checkpoint_name(step), choice.commit)
         for candidate in itertools.chain([numbered], self.downloads.older(choice.commit, step)):
             if candidate.step == step:
                 with contextlib.suppress(Damaged):
-                    if self._manifest(candidate).run_id == run_id:
+                    if self.downloads.manifest(candidate).run_id == run_id:
                         self._place(self._download(candidate), step)
                         return True
         return False
@@ -190,7 +184,7 @@ class Placing:
         return self.output_dir / OUTBOX_NAME / "incoming" / f"{socket.gethostname()}~{name}"
 
     def _place(self, incoming: Path, step: int) -> Path:
-        folder = folder_of(self.output_dir, step)
+        folder = self.output_dir / checkpoint_name(step)
         if folder.exists():
             set_aside = self.output_dir / OUTBOX_NAME / "set-aside"  # the outbox may be on another disk
             set_aside.mkdir(parents=True, exist_ok=True)

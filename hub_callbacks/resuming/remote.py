@@ -22,8 +22,6 @@ class RemoteCheckpoints:
     downloads: Downloads
     revision: str | None
     passed_over: list[str]
-    _found: Iterator[HubCheckpoint] | None = None
-    _next: HubCheckpoint | None = None
     _rejected: set[HubCheckpoint] = field(default_factory=set)
 
     def newer_than(self, step: int, own_run: Callable[[], str] | None, where: str) -> HubCheckpoint | None:
@@ -37,22 +35,19 @@ class RemoteCheckpoints:
         Raises:
             ResumeError: when the Hub has one and does not give it, and any is to be taken.
         """
-        while (found := self._newest(step)) is not None and found.step > step:
+        for found in self._all(step):
+            if found.step <= step:
+                break
             problem = self._problem_of(found, own_run, where)
             if problem is None:
                 return found
             self.passed_over.append(f"{found}: {problem}")
             self._rejected.add(found)
-            self._next = None
         return None
 
     def reject(self, checkpoint: HubCheckpoint) -> None:
         """It could not be put in its place."""
         self._rejected.add(checkpoint)
-
-    def look_anew(self) -> None:
-        """What was in the outbox may be there by now."""
-        self._found = self._next = None
 
     def _problem_of(self, found: HubCheckpoint, own_run: Callable[[], str] | None, where: str) -> str | None:
         try:
@@ -67,20 +62,23 @@ class RemoteCheckpoints:
             )
         return lacking
 
-    def _newest(self, step: int) -> HubCheckpoint | None:
-        if self._next is None:
-            try:
-                if self._found is None:
-                    self._found = self.downloads.checkpoints(self.revision)
-                self._next = next((found for found in self._found if found not in self._rejected), None)
-            except Exception as error:  # whatever the Hub's client raises: what is here will do
-                if isinstance(error, ResumeError) and step < 0:
-                    raise
-                why = " ".join(str(error).split())[:200]
-                self.passed_over.append(
-                    f"the Hub ({type(error).__name__}: {why}); only what is on this machine was looked at"
-                )
-                self._found = iter(())
-            self.passed_over += self.downloads.passed_over
-            self.downloads.passed_over.clear()
-        return self._next
+    def _all(self, step: int) -> Iterator[HubCheckpoint]:
+        """Those that were not rejected, newest first. It is asked anew each time: what was in the outbox may be
+        there by now."""
+        try:
+            for found in self.downloads.checkpoints(self.revision):
+                self._note_passed_over()
+                if found not in self._rejected:
+                    yield found
+        except Exception as error:  # whatever the Hub's client raises: what is here will do
+            if isinstance(error, ResumeError) and step < 0:
+                raise
+            why = " ".join(str(error).split())[:200]
+            self.passed_over.append(
+                f"the Hub ({type(error).__name__}: {why}); only what is on this machine was looked at"
+            )
+        self._note_passed_over()
+
+    def _note_passed_over(self) -> None:
+        self.passed_over += self.downloads.passed_over
+        self.downloads.passed_over.clear()

@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ..checkpoints.files import checkpoint_name
 from ..hub.downloads import Downloads, HubCheckpoint
 from ..outbox.queue import Outbox
-from .local import LocalCheckpoints, find_local, folder_of
+from .local import LocalCheckpoints, find_local
 from .placing import Placing, Restored
 from .processes import Processes
 from .remote import RemoteCheckpoints
@@ -23,7 +24,7 @@ class Search:
     Args:
         output_dir: Folder of the run, as its `TrainingArguments` have it.
         outbox: What has not been pushed yet.
-        downloads: Where else to look; `None` looks nowhere else.
+        downloads: Where else to look.
         revision: Branch, tag, commit, or a template with `{step}`; `None` is `main`.
         world_size: Number of processes that are to continue, if it is known.
 
@@ -33,7 +34,7 @@ class Search:
 
     output_dir: Path
     outbox: Outbox
-    downloads: Downloads | None
+    downloads: Downloads
     revision: str | None = None
     world_size: int | None = None
     passed_over: list[str] = field(default_factory=list)
@@ -47,9 +48,7 @@ class Search:
         Raises:
             ResumeError: when there is a checkpoint on the Hub that cannot be fetched now.
         """
-        remote = None
-        if self.downloads is not None:
-            remote = RemoteCheckpoints(self.downloads, self.revision, self.passed_over)
+        remote = RemoteCheckpoints(self.downloads, self.revision, self.passed_over)
         placing = Placing(self.output_dir, self.outbox, self.downloads, self.passed_over)
         local, common, is_begun = self._look_here(processes)
         while True:
@@ -62,13 +61,11 @@ class Search:
             if not problems:
                 found = next(outcome for outcome in made if isinstance(outcome, Restored))
                 # Nodes may name their folders differently.
-                return replace(found, folder=folder_of(self.output_dir, found.step))
+                return replace(found, folder=self.output_dir / checkpoint_name(found.step))
             if isinstance(choice, int):
                 common.discard(choice)
-            elif remote is not None:
+            else:
                 remote.reject(choice)
-            if remote is not None:
-                remote.look_anew()
 
     def _look_here(self, processes: Processes) -> tuple[LocalCheckpoints, set[int], bool]:
         """
@@ -90,7 +87,7 @@ class Search:
         return local, common, bool(nodes)
 
     def _choose(
-        self, processes: Processes, common: set[int], is_begun: bool, remote: RemoteCheckpoints | None
+        self, processes: Processes, common: set[int], is_begun: bool, remote: RemoteCheckpoints
     ) -> int | HubCheckpoint | None:
         """The next to be tried, by the main process: a step that each node has, or what the Hub has."""
 
@@ -98,11 +95,10 @@ class Search:
             if not processes.is_main:
                 return None
             here = max(common, default=-1)
-            if remote is not None:
-                own_run = self.outbox.run_id if is_begun else None
-                there = remote.newer_than(here, own_run, str(self.output_dir))
-                if there is not None:
-                    return there
+            own_run = self.outbox.run_id if is_begun else None
+            there = remote.newer_than(here, own_run, str(self.output_dir))
+            if there is not None:
+                return there
             return here if here >= 0 else None
 
         return processes.together(choose)[0]

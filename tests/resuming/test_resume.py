@@ -155,22 +155,22 @@ def other_disk(tmp_path):
         yield Path(folder)
 
 
-def test_more_processes_go_on_from_what_fewer_have_saved_without_a_hub(hub, repo, output_dir):
+def test_more_processes_go_on_from_what_fewer_have_saved_here(hub, repo, output_dir):
     train(output_dir.parent, repo, hub_strategy="end")
     for step in (6, 8):
         state = output_dir / f"checkpoint-{step}" / "rng_state.pth"
         shutil.copy(state, state.with_name("rng_state_1.pth"))
         state.rename(state.with_name("rng_state_0.pth"))
-    search = Search(output_dir, Outbox(output_dir / OUTBOX_NAME), downloads=None, world_size=4)
+    search = Search(output_dir, Outbox(output_dir / OUTBOX_NAME), downloads=Downloads(repo), world_size=4)
     assert search.run(OneProcess()).step == 8
     (output_dir / "checkpoint-8" / "rng_state_1.pth").unlink()  # the process was killed before it had written it
-    search = Search(output_dir, Outbox(output_dir / OUTBOX_NAME), downloads=None, world_size=4)
+    search = Search(output_dir, Outbox(output_dir / OUTBOX_NAME), downloads=Downloads(repo), world_size=4)
     assert search.run(OneProcess()).step == 6
     assert "rng_state_1.pth" in search.passed_over[0]
     shard = output_dir / "checkpoint-6" / "pytorch_model_fsdp_0" / "__0_0.distcp"
     shard.parent.mkdir()
     shard.touch()  # those of other processes may be on other machines
-    search = Search(output_dir, Outbox(output_dir / OUTBOX_NAME), downloads=None, world_size=4)
+    search = Search(output_dir, Outbox(output_dir / OUTBOX_NAME), downloads=Downloads(repo), world_size=4)
     assert search.run(OneProcess()).step == 4
 
 
@@ -182,7 +182,7 @@ def test_what_is_gone_when_its_turn_comes_is_named_and_the_next_older_taken(hub,
 
     train(output_dir.parent, repo, hub_strategy="end")
     (output_dir / "checkpoint-6").rename(output_dir / "checkpoint-06")
-    search = Rotating(output_dir, Outbox(output_dir / OUTBOX_NAME), downloads=None)
+    search = Rotating(output_dir, Outbox(output_dir / OUTBOX_NAME), downloads=Downloads(repo))
     assert search.run(OneProcess()).step == 4
     assert "checkpoint-8: it is no longer" in search.passed_over[0]
 
