@@ -339,15 +339,7 @@ class Repository:
 
         Only for paths that nobody else writes to: there a late answer to a request does no harm.
         """
-        operations = [*uploaded, *(CommitOperationAdd(path, content) for path, content in texts.items())]
-        self._upload(remote, operations)
-        return self._api.create_commit(
-            remote.repo_id,
-            operations,
-            commit_message=message,
-            revision=remote.revision,
-            token=self.token,
-        )
+        return self.commit(remote, uploaded, texts, (), message, "", may_have_moved=True)
 
     def commit(
         self,
@@ -357,6 +349,8 @@ class Repository:
         deletions: Collection[str],
         message: str,
         description: str,
+        *,
+        may_have_moved: bool = False,
     ) -> CommitInfo:
         """Makes one commit; none where it would change nothing.
 
@@ -367,6 +361,7 @@ class Repository:
             uploaded: What `upload` gave.
             texts: Path in the repository → content, of what is made here: the card, manifests.
             deletions: Paths in the repository; a folder's ends with `/`.
+            may_have_moved: Whether it is made even so.
         """
         operations: list[CommitOperationAdd | CommitOperationCopy | CommitOperationDelete] = [
             operation for operation in uploaded if operation.path_in_repo not in texts
@@ -380,7 +375,7 @@ class Repository:
             commit_message=message,
             commit_description=description,
             revision=remote.revision,
-            parent_commit=remote.head,
+            parent_commit=None if may_have_moved else remote.head,
             token=self.token,
         )
 
