@@ -240,19 +240,24 @@ class Downloads:
     def _download(
         self, path: str, commit: str, cache_dir: str | None = None, local_dir: Path | None = None
     ) -> Path:
-        return _retrying(
-            lambda: Path(
-                hf_hub_download(
-                    self.repo_id,
-                    path,
-                    revision=commit,
-                    cache_dir=cache_dir,
-                    local_dir=local_dir,
-                    token=self._token,
-                    library_name="hub_callbacks",
-                )
+        """Another attempt where one can work; a missing file is an answer, and no network is none."""
+
+        def download() -> str:
+            return hf_hub_download(
+                self.repo_id,
+                path,
+                revision=commit,
+                cache_dir=cache_dir,
+                local_dir=local_dir,
+                token=self._token,
+                library_name="hub_callbacks",
             )
-        )
+
+        attempts = _attempts(lambda error: isinstance(error, LocalEntryNotFoundError) or is_transient(error))
+        try:
+            return Path(attempts(download))
+        except LocalEntryNotFoundError as error:  # it is an EntryNotFoundError, too
+            raise ConnectionError(str(error)) from error
 
 
 def _sha256(file: Path) -> str:
@@ -261,14 +266,6 @@ def _sha256(file: Path) -> str:
         while block := opened.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _retrying(call: Callable[[], Path]) -> Path:
-    """Another attempt where one can work; a missing file is an answer, and no network is none."""
-    try:
-        return _attempts(lambda error: isinstance(error, LocalEntryNotFoundError) or is_transient(error))(call)
-    except LocalEntryNotFoundError as error:  # it is an EntryNotFoundError, too
-        raise ConnectionError(str(error)) from error
 
 
 def _asking(call: Callable[[], T]) -> T:

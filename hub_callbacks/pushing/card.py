@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from pathlib import Path
 from typing import Any
 
 from ..card import CardOptions, combine_edits, drop_refused_keys, merge_card, render_card
@@ -40,7 +39,8 @@ def card_files(
             template=facts.get("template"),
         )
         notes += card.problems
-        last_pushed = _read(outbox.card_memory(push.target, repository.hub))
+        memory = outbox.card_memory(push.target, repository.hub)
+        last_pushed = memory.read_text(encoding="utf-8", errors="replace") if memory.is_file() else None
         tokens = [repository.token]
         local = facts.get(LOCAL_CARD)
         if local is not None and (secret := secret_within(local.encode(), tokens)):
@@ -64,7 +64,3 @@ def remember(push: Push, hub: str, outbox: Outbox, readme: bytes) -> None:
     """Keeps the text of a card that has arrived on a Hub, to tell later what a person has changed."""
     outbox.cards.mkdir(parents=True, exist_ok=True)
     replace_file(outbox.card_memory(push.target, hub), readme)
-
-
-def _read(path: Path) -> str | None:
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None

@@ -71,7 +71,6 @@ class Pusher:
         """Sends until `control` ends it. Waits for its turn where another process sends from this outbox."""
         try:
             if self._take_turn():
-                self._look_what_is_done()
                 self._send_all()
         finally:
             self._end_turn()
@@ -84,7 +83,6 @@ class Pusher:
             try:
                 self._lock = self.outbox.lock()
                 self._lock.acquire(timeout=0)
-                return True
             except TimeoutError:
                 self.control.waits_for_turn()
                 self.control.sleep(1, until_new=False)
@@ -93,6 +91,9 @@ class Pusher:
                     raise
                 logger.warning("%s cannot be locked: %s", self.outbox.root, error)
                 self.control.sleep(60)
+            else:
+                self._look_what_is_done()
+                return True
         return False
 
     def _end_turn(self) -> None:
@@ -171,7 +172,6 @@ class Pusher:
         self._end_turn()
         self.control.sleep(LOOK_FOR_TOKEN_EVERY)
         if self._take_turn():
-            self._look_what_is_done()
             self.control.report()
         if self.repository.token != self._asked_with:
             self._try_refused_again(lambda policy: True)
