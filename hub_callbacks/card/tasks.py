@@ -14,115 +14,66 @@ class Task(NamedTuple):
 
     pipeline_tag: str
     auto_class: str
-    label: str
 
 
-_BY_SUFFIX: tuple[tuple[str, Task], ...] = (
-    ("ForCausalLM", Task("text-generation", "AutoModelForCausalLM", "text generation")),
-    ("LMHeadModel", Task("text-generation", "AutoModelForCausalLM", "text generation")),
-    (
-        "ForSequenceClassification",
-        Task("text-classification", "AutoModelForSequenceClassification", "text classification"),
-    ),
-    (
-        "ForTokenClassification",
-        Task("token-classification", "AutoModelForTokenClassification", "token classification"),
-    ),
-    (
-        "ForTableQuestionAnswering",
-        Task(
-            "table-question-answering",
-            "AutoModelForTableQuestionAnswering",
-            "answering questions about tables",
-        ),
-    ),
-    (
-        "ForVisualQuestionAnswering",
-        Task(
-            "visual-question-answering",
-            "AutoModelForVisualQuestionAnswering",
-            "answering questions about images",
-        ),
-    ),
-    (
-        "ForDocumentQuestionAnswering",
-        Task(
-            "document-question-answering",
-            "AutoModelForDocumentQuestionAnswering",
-            "answering questions about documents",
-        ),
-    ),
-    (
-        "ForQuestionAnswering",
-        Task("question-answering", "AutoModelForQuestionAnswering", "question answering"),
-    ),
-    ("ForMaskedLM", Task("fill-mask", "AutoModelForMaskedLM", "filling in masked words")),
-    ("ForMultipleChoice", Task("multiple-choice", "AutoModelForMultipleChoice", "multiple choice")),
-    (
-        "ForImageClassification",
-        Task("image-classification", "AutoModelForImageClassification", "image classification"),
-    ),
-    (
-        "ForImageClassificationWithTeacher",
-        Task("image-classification", "AutoModelForImageClassification", "image classification"),
-    ),
-    (
-        "ForVideoClassification",
-        Task("video-classification", "AutoModelForVideoClassification", "video classification"),
-    ),
-    ("ForObjectDetection", Task("object-detection", "AutoModelForObjectDetection", "object detection")),
-    ("ForDepthEstimation", Task("depth-estimation", "AutoModelForDepthEstimation", "depth estimation")),
-    (
-        "ForSemanticSegmentation",
-        Task("image-segmentation", "AutoModelForSemanticSegmentation", "semantic segmentation"),
-    ),
-    (
-        "ForInstanceSegmentation",
-        Task("image-segmentation", "AutoModelForInstanceSegmentation", "instance segmentation"),
-    ),
-    (
-        "ForUniversalSegmentation",
-        Task("image-segmentation", "AutoModelForUniversalSegmentation", "image segmentation"),
-    ),
-    (
-        "ForSpeechSeq2Seq",
-        Task("automatic-speech-recognition", "AutoModelForSpeechSeq2Seq", "speech recognition"),
-    ),
-    ("ForCTC", Task("automatic-speech-recognition", "AutoModelForCTC", "speech recognition")),
-    (
-        "ForAudioClassification",
-        Task("audio-classification", "AutoModelForAudioClassification", "audio classification"),
-    ),
-    ("ForTextToWaveform", Task("text-to-audio", "AutoModelForTextToWaveform", "turning text into audio")),
-)
-_SEQ2SEQ = Task("text2text-generation", "AutoModelForSeq2SeqLM", "turning text into text")
-_VISION_LANGUAGE = Task(
-    "image-text-to-text", "AutoModelForImageTextToText", "text generation from images and text"
-)
-_SPEECH = Task("automatic-speech-recognition", "AutoModelForSpeechSeq2Seq", "speech recognition")
+_TAGS = {
+    "ForCausalLM": "text-generation",
+    "ForSequenceClassification": "text-classification",
+    "ForTokenClassification": "token-classification",
+    "ForTableQuestionAnswering": "table-question-answering",
+    "ForVisualQuestionAnswering": "visual-question-answering",
+    "ForDocumentQuestionAnswering": "document-question-answering",
+    "ForQuestionAnswering": "question-answering",
+    "ForMaskedLM": "fill-mask",
+    "ForMultipleChoice": "multiple-choice",
+    "ForImageClassification": "image-classification",
+    "ForVideoClassification": "video-classification",
+    "ForObjectDetection": "object-detection",
+    "ForDepthEstimation": "depth-estimation",
+    "ForSemanticSegmentation": "image-segmentation",
+    "ForInstanceSegmentation": "image-segmentation",
+    "ForUniversalSegmentation": "image-segmentation",
+    "ForSpeechSeq2Seq": "automatic-speech-recognition",
+    "ForCTC": "automatic-speech-recognition",
+    "ForAudioClassification": "audio-classification",
+    "ForTextToWaveform": "text-to-audio",
+}
+"""End of a class's name, which its Auto class has too → pipeline tag."""
+_BY_SUFFIX = {suffix: Task(tag, f"AutoModel{suffix}") for suffix, tag in _TAGS.items()}
+_BY_SUFFIX["LMHeadModel"] = _BY_SUFFIX["ForCausalLM"]
+_BY_SUFFIX["ForImageClassificationWithTeacher"] = _BY_SUFFIX["ForImageClassification"]
 
-_PEFT_TASK_TYPES = {
-    "CAUSAL_LM": "ForCausalLM",
-    "SEQ_CLS": "ForSequenceClassification",
-    "TOKEN_CLS": "ForTokenClassification",
-    "QUESTION_ANS": "ForQuestionAnswering",
+_SEQ2SEQ = Task("text2text-generation", "AutoModelForSeq2SeqLM")
+_VISION_LANGUAGE = Task("image-text-to-text", "AutoModelForImageTextToText")
+_SPEECH = _BY_SUFFIX["ForSpeechSeq2Seq"]
+
+_BY_PEFT_TASK_TYPE = {
+    "CAUSAL_LM": _BY_SUFFIX["ForCausalLM"],
+    "SEQ_CLS": _BY_SUFFIX["ForSequenceClassification"],
+    "TOKEN_CLS": _BY_SUFFIX["ForTokenClassification"],
+    "QUESTION_ANS": _BY_SUFFIX["ForQuestionAnswering"],
+    "SEQ_2_SEQ_LM": _SEQ2SEQ,
 }
 
-LABELS = {task.pipeline_tag: task.label for _, task in reversed(_BY_SUFFIX)} | {
+LABELS = {tag: tag.replace("-", " ") for tag in _TAGS.values()} | {
     "automatic-speech-recognition": "speech recognition",
+    "document-question-answering": "answering questions about documents",
     "feature-extraction": "feature extraction",
-    "image-segmentation": "image segmentation",
-    "image-text-to-text": _VISION_LANGUAGE.label,
+    "fill-mask": "filling in masked words",
+    "image-text-to-text": "text generation from images and text",
     "sentence-similarity": "sentence similarity",
     "summarization": "summarization",
-    "text2text-generation": _SEQ2SEQ.label,
+    "table-question-answering": "answering questions about tables",
+    "text-to-audio": "turning text into audio",
+    "text2text-generation": "turning text into text",
     "translation": "translation",
+    "visual-question-answering": "answering questions about images",
     "zero-shot-classification": "zero-shot classification",
 }
 """Pipeline tag → what people call the task, in lower case, to be used after "for"."""
 
 
-def task_of(class_name: str, *, has_vision: bool = False, takes_audio: bool = False) -> Task | None:
+def task_of(class_name: str, *, has_vision: bool, takes_audio: bool) -> Task | None:
     """The task of a model class, `None` if its name does not tell.
 
     Args:
@@ -130,7 +81,7 @@ def task_of(class_name: str, *, has_vision: bool = False, takes_audio: bool = Fa
         has_vision: Whether its configuration has a part for images.
         takes_audio: Whether its main input is audio.
     """
-    for suffix, task in _BY_SUFFIX:
+    for suffix, task in _BY_SUFFIX.items():
         if class_name.endswith(suffix):
             return task
     if class_name.endswith("ForConditionalGeneration"):
@@ -140,7 +91,4 @@ def task_of(class_name: str, *, has_vision: bool = False, takes_audio: bool = Fa
 
 def task_of_adapter(task_type: str | None) -> Task | None:
     """The task of a PEFT `TaskType`."""
-    if task_type == "SEQ_2_SEQ_LM":
-        return _SEQ2SEQ
-    suffix = _PEFT_TASK_TYPES.get(task_type or "")
-    return task_of(suffix) if suffix else None
+    return _BY_PEFT_TASK_TYPE.get(task_type or "")
