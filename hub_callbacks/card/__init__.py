@@ -13,20 +13,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .build import model_card
     from .edits import combine_edits
-    from .facts import CardOptions, gather_progress, gather_setup
+    from .facts import CardOptions, gather_setup
     from .merge import merge_card
-    from .metadata import Metadata, clean_metadata, drop_refused_keys
-    from .render import RenderedCard, render_card, try_template
+    from .metadata import clean_metadata, drop_refused_keys
+    from .progress import gather_progress
+    from .render import render_card, try_template
 
 _WHERE = {
     "CardOptions": ".facts",
-    "Metadata": ".metadata",
-    "RenderedCard": ".render",
     "model_card": ".build",
     "clean_metadata": ".metadata",
     "combine_edits": ".edits",
     "drop_refused_keys": ".metadata",
-    "gather_progress": ".facts",
+    "gather_progress": ".progress",
     "gather_setup": ".facts",
     "merge_card": ".merge",
     "render_card": ".render",
@@ -35,8 +34,6 @@ _WHERE = {
 
 __all__ = [
     "CardOptions",
-    "Metadata",
-    "RenderedCard",
     "clean_metadata",
     "combine_edits",
     "drop_refused_keys",
@@ -53,7 +50,3 @@ def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_WHERE[name], __name__), name)
-
-
-def __dir__() -> list[str]:
-    return __all__

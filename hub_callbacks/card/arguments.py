@@ -117,10 +117,9 @@ def _total_batch_size(args: Any) -> int | None:
 
 
 def training_facts(args: Any) -> dict[str, Any]:
-    metric = getattr(args, "metric_for_best_model", None)
     return {
         "total_train_batch_size": _total_batch_size(args),
-        "best_metric": metric,
+        "best_metric": getattr(args, "metric_for_best_model", None),
         "greater_is_better": getattr(args, "greater_is_better", None),
         "weights_file": None if getattr(args, "save_safetensors", True) else "pytorch_model.bin",
         "loads_best": bool(getattr(args, "load_best_model_at_end", False)),

@@ -6,16 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from .evaluations import Evaluations
 from .facts import CardOptions
-from .formatting import (
-    big,
-    code,
-    count,
-    decimal,
-    duration,
-    memory,
-    plain,
-    setting,
-)
+from .formatting import big, code, count, decimal, duration, memory, plain, setting
 from .formatting import epoch as spoken_epoch
 from .hub_names import is_repo_id
 from .jsonsafe import number
@@ -66,16 +57,16 @@ def view(
 def _summary(setup: dict[str, Any], options: CardOptions, metadata: ModelCardData) -> str:
     model = setup.get("model") or {}
     adapter, kind = model.get("adapter"), model.get("model_type")
-    bases = names(metadata.base_model)
+    bases = _and([_link(name, name) for name in names(metadata.base_model)])
     task = LABELS.get(pipeline_tag(setup, options) or "")
     data = _trained_on(setup, options)
     purpose = (f" for {task}" if task else "") + (f" on {data}" if data else "")
     if adapter:
         name = _adapter_name(adapter)
-        what = f"This is {_article(name)} {name} adapter" + (f" for {_links(bases)}" if bases else "")
+        what = f"This is {_article(name)} {name} adapter" + (f" for {bases}" if bases else "")
         return f"{what}, trained{purpose}." if purpose else f"{what}."
     if bases:
-        return f"This model is a fine-tuned version of {_links(bases)}{purpose}."
+        return f"This model is a fine-tuned version of {bases}{purpose}."
     if model.get("class") and not model.get("library"):
         what = f"This model is a PyTorch module, {code(model['class'], 80)}"
         return f"{what}, trained{purpose}." if purpose else f"{what}."
@@ -91,8 +82,8 @@ def _article(word: str) -> str:
     return "an" if word[:1].lower() in "aeiou" else "a"
 
 
-def _links(ids: list[str], prefix: str = "") -> str:
-    return _and([f"[{plain(name)}](https://huggingface.co/{prefix}{name})" for name in ids])
+def _link(label: str, address: str) -> str:
+    return f"[{plain(label)}](https://huggingface.co/{address})"
 
 
 def _and(items: list[str]) -> str:
@@ -102,12 +93,10 @@ def _and(items: list[str]) -> str:
 def _trained_on(setup: dict[str, Any], options: CardOptions) -> str:
     labels = dataset_labels(options)
     ids = [name for name in names(options.dataset_tags) if is_repo_id(name)] or dataset_ids(setup)
-    if labels and len(labels) == len(ids):
-        found = [f"[{plain(a)}](https://huggingface.co/datasets/{b})" for a, b in zip(labels, ids, strict=True)]
-    elif labels:
+    if labels and len(labels) != len(ids):
         found = [plain(label) for label in labels]
     else:
-        found = [f"[{plain(name)}](https://huggingface.co/datasets/{name})" for name in ids]
+        found = [_link(label, f"datasets/{name}") for label, name in zip(labels or ids, ids, strict=True)]
     return f"the {_and(found)} dataset{'s' if len(found) > 1 else ''}" if found else ""
 
 
@@ -132,7 +121,7 @@ def _data(setup: dict[str, Any], options: CardOptions) -> list[tuple[str, str]]:
 def _dataset(facts: dict[str, Any]) -> str:
     parts = []
     if is_repo_id(facts.get("hub_id")):
-        parts.append(_links([facts["hub_id"]], "datasets/"))
+        parts.append(_link(facts["hub_id"], f"datasets/{facts['hub_id']}"))
     if facts.get("config"):
         parts.append(f"configuration {code(facts['config'], 60)}")
     if facts.get("split") and parts:

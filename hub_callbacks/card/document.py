@@ -74,6 +74,9 @@ class State:
         return f"<!-- {MARK}:state {text} -->"
 
 
+Part = Section | State | str
+
+
 class Entry(NamedTuple):
     """One top-level key of the metadata: `comment` holds the comment lines above it, `raw` the key's lines."""
 
@@ -88,7 +91,7 @@ class Document:
     """`front` is `None` without a metadata block; `tail` holds comments at the end of the block."""
 
     front: list[Entry] | None
-    parts: list[Section | State | str]
+    parts: list[Part]
     tail: str = ""
 
     @property
@@ -221,13 +224,13 @@ def dump_front(entries: list[Entry], tail: str = "") -> str:
 # ---------------------------------------------------------------------------------------------------- body
 
 
-def _parts(body: str) -> list[Section | State | str]:
+def _parts(body: str) -> list[Part]:
     """The body as sections, the state and the text between them; joined, they are the body again.
 
     A marker without its partner is text.
     """
     lines = body.split("\n")
-    parts: list[Section | State | str] = []
+    parts: list[Part] = []
     text: list[str] = []
 
     def flush(joined: str) -> None:
@@ -283,12 +286,12 @@ def with_state(document: Document, state: State) -> Document:
     """The document with its state replaced, or added at its end."""
     if document.state is not None:
         return replace(document, parts=[state if isinstance(part, State) else part for part in document.parts])
-    return replace(document, parts=[*append(document.parts, state)])
+    return replace(document, parts=append(document.parts, state))
 
 
-def append(parts: list[Section | State | str], part: Section | State) -> list[Section | State | str]:
+def append(parts: list[Part], part: Section | State) -> list[Part]:
     """`parts` with one more after a blank line, before a state at the end."""
-    tail: list[Section | State | str] = []
+    tail: list[Part] = []
     while parts and (isinstance(parts[-1], State) or (isinstance(parts[-1], str) and not parts[-1].strip())):
         if isinstance(parts[-1], State) or any(isinstance(p, State) for p in tail):
             tail.insert(0, parts[-1])
@@ -297,5 +300,5 @@ def append(parts: list[Section | State | str], part: Section | State) -> list[Se
         tail = tail[1:]
     if parts and isinstance(parts[-1], str):
         parts = [*parts[:-1], parts[-1].rstrip("\n")]
-    blank: list[Section | State | str] = ["\n\n"] if parts else ["\n"]
+    blank: list[Part] = ["\n\n"] if parts else ["\n"]
     return [*parts, *blank, part, *(["\n\n", *tail] if tail else ["\n"])]

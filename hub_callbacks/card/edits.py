@@ -18,6 +18,7 @@ from .document import (
     REFUSED,
     Document,
     Entry,
+    Part,
     Section,
     State,
     digest,
@@ -105,13 +106,13 @@ def _lines(document: Document) -> list[str]:
     return text.rstrip("\n").split("\n")
 
 
-def _parts(lines: list[str], sources: list[Document]) -> list[Section | State | str]:
+def _parts(lines: list[str], sources: list[Document]) -> list[Part]:
     known: dict[str, Section] = {}
     for source in sources:
         for name, section in source.sections.items():
             if not section.edited:
                 known.setdefault(name, section)
-    parts: list[Section | State | str] = []
+    parts: list[Part] = []
     placed: set[str] = set()
     text = ""
     for line in lines:

@@ -13,12 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from .arguments import hyperparameters, training_facts
+from .hub_names import is_repo_id
 from .jsonsafe import attempt, json_safe
-from .progress import gather_progress
 from .surroundings import hardware, versions
 from .tasks import task_of, task_of_adapter
-
-__all__ = ["CardOptions", "gather_progress", "gather_setup"]
 
 Names = str | list[str] | None
 
@@ -125,13 +123,13 @@ def _model(model: Any) -> dict[str, Any]:
         "tags": attempt(lambda: list(model.model_tags)),
         "labels": attempt(lambda: len(config.id2label)),  # type: ignore[union-attr]
         "adapter": adapter,
+        "remote_code": type(inner).__module__.startswith("transformers_modules") or None,
     }
     task = task_of(
         class_name,
         has_vision=getattr(config, "vision_config", None) is not None,
         takes_audio=getattr(inner, "main_input_name", "") in ("input_features", "input_values"),
     ) or task_of_adapter((adapter or {}).get("task_type"))
-    facts["remote_code"] = type(inner).__module__.startswith("transformers_modules") or None
     if task and facts["library"]:
         facts |= {"task": task.pipeline_tag, "auto_class": task.auto_class}
     elif facts["library"] == "transformers":
@@ -206,8 +204,6 @@ def _parameters(model: Any) -> dict[str, Any]:
 
 def _hub_name(name: Any) -> str | None:
     """`name` if it can be a repository on the Hub and is nothing on this disk."""
-    from .hub_names import is_repo_id
-
     return name if is_repo_id(name) and not Path(name).exists() else None
 
 
@@ -215,14 +211,11 @@ def _processing(processing_class: Any) -> dict[str, Any]:
     if processing_class is None:
         return {}
     name = type(processing_class).__name__
+    kind = next((kind for kind in ("ImageProcessor", "VideoProcessor", "FeatureExtractor") if kind in name), None)
     if hasattr(processing_class, "tokenizer"):
         auto_class = "AutoProcessor"
-    elif "ImageProcessor" in name:
-        auto_class = "AutoImageProcessor"
-    elif "VideoProcessor" in name:
-        auto_class = "AutoVideoProcessor"
-    elif "FeatureExtractor" in name:
-        auto_class = "AutoFeatureExtractor"
+    elif kind:
+        auto_class = f"Auto{kind}"
     elif hasattr(processing_class, "convert_tokens_to_ids"):
         auto_class = "AutoTokenizer"
     else:
@@ -255,14 +248,14 @@ def _dataset(dataset: Any) -> dict[str, Any] | None:
     if info is not None:
         hub_id = attempt(lambda: _HUB_URL.match(next(iter(info.download_checksums or ()), "")))
         config = getattr(info, "config_name", None)
+        if not hub_id or str(config).partition("-")[0] == "default":
+            config = None  # "default-0a1b2c…": the hash of the local files
         split = getattr(dataset, "split", None)
         facts |= {
             "hub_id": hub_id.group(1) if hub_id else None,
-            "config": config if config != "default" and not str(config).startswith("default-") else None,
+            "config": config,
             "split": str(split) if split is not None else None,
         }
-        if not hub_id:
-            facts["config"] = None  # "default-0a1b2c…": the hash of the local files
     return facts if any(value is not None for value in facts.values()) else None
 
 

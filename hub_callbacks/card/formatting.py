@@ -62,8 +62,7 @@ def decimal(value: Any, digits: int = 4) -> str:
     if size < -4 or size >= 15:
         mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
         return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
-    text = f"{value:,.{max(0, digits - 1 - size)}f}"
-    return text
+    return f"{value:,.{max(0, digits - 1 - size)}f}"
 
 
 def setting(value: Any) -> str:

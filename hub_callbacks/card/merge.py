@@ -21,6 +21,7 @@ from .document import (
     REFUSED,
     Document,
     Entry,
+    Part,
     Section,
     State,
     append,
@@ -149,27 +150,24 @@ def _without_local_paths(entry: Entry) -> Entry | None:
 # ---------------------------------------------------------------------------------------------------- body
 
 
-def _merge_sections(new: Document, old: Document) -> list[Section | State | str]:
+def _merge_sections(new: Document, old: Document) -> list[Part]:
     generated = new.sections
     known = old.state.sections if old.state else []
     there = old.sections
-    deleted = {name for name in known if name not in there}
     parts = _replace_sections(old.parts, generated)
     if not there and not known and _is_unfilled(old):
-        block: list[Section | State | str] = []
+        block: list[Part] = []
         for section in generated.values():
             block = append(block, section)
         return [*block, *(["\n", *parts] if parts else [])]
     for name, section in generated.items():
-        if name not in there and name not in deleted:
+        if name not in there and name not in known:  # what is known and not there was deleted by a person
             parts = _insert(parts, _fresh(section), list(generated))
     return _without_second_title(parts)
 
 
-def _replace_sections(
-    parts: list[Section | State | str], generated: dict[str, Section]
-) -> list[Section | State | str]:
-    merged: list[Section | State | str] = []
+def _replace_sections(parts: list[Part], generated: dict[str, Section]) -> list[Part]:
+    merged: list[Part] = []
     seen: set[str] = set()
     closing = False
     for part in parts:
@@ -190,7 +188,7 @@ def _replace_sections(
     return merged
 
 
-def _insert(parts: list[Section | State | str], section: Section, order: list[str]) -> list[Section | State | str]:
+def _insert(parts: list[Part], section: Section, order: list[str]) -> list[Part]:
     """Next to its neighbour among the generated sections, else at the end."""
     places = {part.name: i for i, part in reversed(list(enumerate(parts))) if isinstance(part, Section)}
     at = order.index(section.name)
@@ -214,10 +212,10 @@ def _is_unfilled(document: Document) -> bool:
     return sum(part.count(_UNFILLED) for part in document.parts if isinstance(part, str)) >= 3
 
 
-def _without_second_title(parts: list[Section | State | str]) -> list[Section | State | str]:
+def _without_second_title(parts: list[Part]) -> list[Part]:
     """The generated title becomes a heading where a person's text above has a title."""
     titled = False
-    merged: list[Section | State | str] = []
+    merged: list[Part] = []
     for part in parts:
         titled = titled or (isinstance(part, str) and bool(_HEADING.search(_outside_code(part))))
         if isinstance(part, Section) and part.name == "intro" and titled and part.raw is None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from huggingface_hub import EvalResult, ModelCardData
 
 from .document import Document, Entry, State, normalize, parse, record_of, with_state
-from .evaluations import read_evaluations
+from .evaluations import Evaluations, read_evaluations
 from .facts import CardOptions, Names
 from .formatting import is_loss, metric_name, one_line
 from .hub_names import is_repo_id, language_id, license_id
@@ -79,7 +79,9 @@ def clean_metadata(
     if not names(options.dataset_tags):
         datasets = dataset_ids(setup)
     task = pipeline_tag(setup, options)
-    results = _results(setup, progress or {}, options, datasets, task)
+    evaluations = read_evaluations(setup, progress or {})
+    metrics = dict.fromkeys(_metric_id(metric) for _, metric in evaluations.metrics)
+    results = _results(setup, progress or {}, evaluations, options, datasets, task)
 
     tags = [one_line(tag) for tag in [*names(options.tags), *names(model.get("tags"))]]
     tags.append("generated_from_trainer")
@@ -94,7 +96,7 @@ def clean_metadata(
         pipeline_tag=task if (task in LABELS and task != "text2text-generation") or names(options.tasks) else None,
         base_model=_one_or_list(base_models),
         datasets=datasets or None,
-        metrics=_metric_ids(setup, progress or {}) or None,
+        metrics=[metric for metric in metrics if metric in _HUB_METRICS] or None,
         tags=tags,
         model_name=model_name(setup, options) if results else None,
         eval_results=results or None,
@@ -178,11 +180,6 @@ def _one_or_list(found: list[str]) -> str | list[str] | None:
     return found[0] if len(found) == 1 else found or None
 
 
-def _metric_ids(setup: dict[str, Any], progress: dict[str, Any]) -> list[str]:
-    found = [_metric_id(metric) for _, metric in read_evaluations(setup, progress).metrics]
-    return list(dict.fromkeys(metric for metric in found if metric in _HUB_METRICS))
-
-
 def _metric_id(metric: str) -> str:
     name = metric.lower()
     if name.startswith("rouge"):
@@ -193,12 +190,12 @@ def _metric_id(metric: str) -> str:
 def _results(
     setup: dict[str, Any],
     progress: dict[str, Any],
+    evaluations: Evaluations,
     options: CardOptions,
     datasets: list[str],
     task: str | None,
 ) -> list[EvalResult]:
     """What goes to `model-index`: complete results of the very weights of the card, or nothing."""
-    evaluations = read_evaluations(setup, progress)
     measured = evaluations.of_weights
     if measured is None or measured.step != progress.get("weights_step", measured.step) or not task:
         return []
