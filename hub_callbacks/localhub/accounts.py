@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import hmac
 import re
 import secrets
 import threading
@@ -73,10 +74,9 @@ class Accounts:
         self._tokens: dict[str, dict[str, str]] = stored.get("tokens", {})
         self._secret: str = stored.get("secret") or secrets.token_hex(32)
 
-    @property
-    def secret(self) -> bytes:
-        """Key that signs upload addresses; stable over restarts."""
-        return bytes.fromhex(self._secret)
+    def sign(self, text: str) -> str:
+        """What only this hub can say about a text, with a key that is stable over restarts."""
+        return hmac.new(bytes.fromhex(self._secret), text.encode(), hashlib.sha256).hexdigest()
 
     @property
     def has_tokens(self) -> bool:
@@ -93,8 +93,8 @@ class Accounts:
         return name in self._users
 
     def members(self, organization: str) -> Mapping[str, OrganizationRole] | None:
-        """The members of an organisation with their roles; None where there is no such organisation."""
-        return self._organizations.get(self.canonical(organization) or "")
+        """The members of an organisation, named as registered, with their roles; None where there is none."""
+        return self._organizations.get(organization)
 
     def organizations_of(self, user: str) -> dict[str, OrganizationRole]:
         """The organisations that a user is a member of, with the role in each."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 import uuid
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +18,14 @@ from starlette.types import Receive, Scope, Send
 from .errors import HubError, Moved
 from .repos import not_found
 from .routes import find_route
-from .web import BodyKind, Call, Hub, Upload
+from .web import Call, Hub, Route, Upload
 
 logger = logging.getLogger(__name__)
 
 _MAX_BODY_IN_MEMORY = 64 * 1024 * 1024
 _WRITE_SIZE = 1 << 20
 _THREADS = 20
+_NOT_FOUND = Route((), re.compile(""), not_found, "")
 
 
 class App:
@@ -67,10 +69,7 @@ class App:
             return refusal(HubError(500, "Internal Error - the hub's log says more"))
 
     async def _handle(self, request: Request, path: str) -> Response:
-        found = find_route(request.method, path)
-        handler, parts = (found[0].handler, found[1]) if found else (not_found, {})
-        kind: BodyKind = found[0].body if found else "memory"
-        admission = found[0].admission if found else None
+        route, parts = find_route(request.method, path) or (_NOT_FOUND, {})
         is_xet = path.startswith("/xet/")
         # Also for addresses that are not there, which hf_xet tries first.
         threads = self._xet_threads if is_xet and request.method == "GET" else self._threads
@@ -88,14 +87,14 @@ class App:
             viewer=viewer,
             threads=threads,
         )
-        if admission is None:
+        if route.admission is None:
             call = replace(call, body=await _read_small(request))
-            return await to_thread.run_sync(handler, call, limiter=threads)
-        limit = await to_thread.run_sync(admission, call, limiter=threads)
+            return await to_thread.run_sync(route.handler, call, limiter=threads)
+        limit = await to_thread.run_sync(route.admission, call, limiter=threads)
         spooled = self._hub.tmp / f"body-{uuid.uuid4().hex}"
         try:
-            upload = await _spool(request, spooled, limit, kind == "hashed", threads)
-            return await to_thread.run_sync(handler, replace(call, upload=upload), limiter=threads)
+            upload = await _spool(request, spooled, limit, route.hashed, threads)
+            return await to_thread.run_sync(route.handler, replace(call, upload=upload), limiter=threads)
         finally:
             spooled.unlink(missing_ok=True)
 
@@ -153,4 +152,4 @@ async def _spool(request: Request, path: Path, limit: int, hashed: bool, threads
                 pending.clear()
         write(bytes(pending))
         size += len(pending)
-    return Upload(path, size, digest.hexdigest() if hashed else None)
+    return Upload(path, size, digest.hexdigest() if hashed else "")

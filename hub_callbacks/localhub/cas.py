@@ -6,7 +6,6 @@ from the hub's `xet-write-token` and `xet-read-token`.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import importlib.util
 import time
@@ -14,8 +13,9 @@ from collections.abc import Iterable
 
 from starlette.responses import JSONResponse, Response
 
+from .accounts import Accounts
 from .commits import check_may_upload
-from .content import read_file
+from .content import SHA256, read_file
 from .errors import HubError, bad_request
 from .gitstore import open_repo, resolve
 from .ranges import byte_range
@@ -40,7 +40,7 @@ def xet_token(call: Call) -> Response:
     if importlib.util.find_spec("hf_xet") is None:
         raise HubError(501, "This hub runs without hf_xet; set HF_HUB_DISABLE_XET=1 in the client")
     url = f"{call.endpoint}/xet/{call.hub.content.xet.generation}"
-    token, expiry = make_token(call.hub.accounts.secret, access)
+    token, expiry = make_token(call.hub.accounts, access)
     headers = {
         "X-Xet-Cas-Url": url,
         "X-Xet-Access-Token": token,
@@ -49,15 +49,15 @@ def xet_token(call: Call) -> Response:
     return JSONResponse({"casUrl": url, "accessToken": token, "exp": expiry}, headers=headers)
 
 
-def make_token(secret: bytes, right: str) -> tuple[str, int]:
+def make_token(accounts: Accounts, right: str) -> tuple[str, int]:
     """A signed token for a right, and when it ends (Unix seconds).
 
     Args:
-        secret: The hub's key.
+        accounts: Whose key signs it.
         right: "read", "write" or the hash of one xorb.
     """
     expiry = int(time.time()) + TOKEN_LIFETIME
-    return f"{right}.{expiry}.{_sign(secret, right, expiry)}", expiry
+    return f"{right}.{expiry}.{_sign(accounts, right, expiry)}", expiry
 
 
 def admit(call: Call) -> int:
@@ -66,17 +66,15 @@ def admit(call: Call) -> int:
 
 
 def put_xorb(call: Call) -> Response:
-    if call.upload is None or not call.upload.size:
+    if not call.received.size:
         raise bad_request("The xorb is empty")
-    is_new = call.hub.content.xet.put_xorb(call.upload.path, _hash(call.args["hash"]))
+    is_new = call.hub.content.xet.put_xorb(call.received.path, _hash(call.args["hash"]))
     return ok({"was_inserted": is_new})
 
 
 def put_shard(call: Call) -> Response:
-    if call.upload is None or call.upload.sha256 is None:
-        raise bad_request("The shard is empty")
     try:
-        files = call.hub.content.xet.put_shard(call.upload.path, call.upload.sha256)
+        files = call.hub.content.xet.put_shard(call.received.path, call.received.sha256)
     except ValueError as error:
         raise bad_request(f"The shard cannot be used: {error}") from error
     for file in files:
@@ -90,16 +88,9 @@ def get_xorb(call: Call) -> Response:
     path = call.hub.content.xet.xorb(xorb_hash)
     if not path.is_file():
         raise HubError(404, "There is no such xorb")
-    size = path.stat().st_size
-    start, end, status = byte_range(call, size)
-    headers = {
-        "Content-Type": "application/octet-stream",
-        "Content-Length": str(end - start),
-        "Accept-Ranges": "bytes",
-    }
-    if status == 206:
-        headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
-    return stream(call, read_file(path, start, end), status, headers)
+    part = byte_range(call, path.stat().st_size)
+    headers = {"Content-Type": "application/octet-stream", "Accept-Ranges": "bytes", **part.headers}
+    return stream(call, read_file(path, part.start, part.end), part.status, headers)
 
 
 def reconstruction(call: Call) -> Response:
@@ -109,12 +100,12 @@ def reconstruction(call: Call) -> Response:
     file = store.by_hash(_hash(call.args["hash"]))
     if file is None:
         raise HubError(404, "There is no such file")
-    start, end, _ = byte_range(call, file.size)
-    terms, skipped = _cut(store, file.segments, start, end)
+    part = byte_range(call, file.size)
+    terms, skipped = _cut(store, file.segments, part.start, part.end)
     fetches = {}
     for xorb in dict.fromkeys(term.xorb for term in terms):
         stored = store.layout(xorb).stored
-        token, _ = make_token(call.hub.accounts.secret, xorb)
+        token, _ = make_token(call.hub.accounts, xorb)
         fetches[xorb] = [
             {
                 "range": {"start": first, "end": last},
@@ -180,16 +171,16 @@ def _check_token(call: Call, token: str, right: str) -> None:
         given != right
         or not expiry.isdigit()
         or int(expiry) < time.time()
-        or not hmac.compare_digest(signature, _sign(call.hub.accounts.secret, right, int(expiry)))
+        or not hmac.compare_digest(signature, _sign(call.hub.accounts, right, int(expiry)))
     ):
         raise HubError(401, "This Xet token is not valid or has expired; ask for a new one")
 
 
-def _sign(secret: bytes, right: str, expiry: int) -> str:
-    return hmac.new(secret, f"xet:{right}:{expiry}".encode(), hashlib.sha256).hexdigest()
+def _sign(accounts: Accounts, right: str, expiry: int) -> str:
+    return accounts.sign(f"xet:{right}:{expiry}")
 
 
 def _hash(text: str) -> str:
-    if len(text) != 64 or not set(text) <= set("0123456789abcdef"):
+    if not SHA256.fullmatch(text):
         raise bad_request(f"{text} is no Xet hash")
     return text

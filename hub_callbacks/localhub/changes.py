@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -45,15 +46,6 @@ class Change:
     lines: tuple[Line, ...] = ()
 
 
-@dataclass(frozen=True)
-class Counts:
-    """How many files a commit added, modified and deleted."""
-
-    added: int
-    modified: int
-    deleted: int
-
-
 def changes(repo: pygit2.Repository, commit: pygit2.Commit) -> Iterator[Change]:
     """The changed files, by path."""
     diff = _diff(repo, commit)
@@ -68,10 +60,9 @@ def changes(repo: pygit2.Repository, commit: pygit2.Commit) -> Iterator[Change]:
         yield Change(kind, path, before, after, lines)
 
 
-def count_changes(repo: pygit2.Repository, commit: pygit2.Commit) -> Counts:
-    """Without a look into the files."""
-    kinds = [_kind(delta) for delta in _diff(repo, commit).deltas]
-    return Counts(kinds.count("added"), kinds.count("modified"), kinds.count("deleted"))
+def count_changes(repo: pygit2.Repository, commit: pygit2.Commit) -> Counter[Kind]:
+    """How many files a commit added, modified and deleted, without a look into the files."""
+    return Counter(_kind(delta) for delta in _diff(repo, commit).deltas)
 
 
 def _diff(repo: pygit2.Repository, commit: pygit2.Commit) -> pygit2.Diff:

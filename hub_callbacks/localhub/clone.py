@@ -45,9 +45,8 @@ def admit(call: Call) -> int:
 
 def upload_pack(call: Call) -> Response:
     """The objects that the client lacks, packed while they are sent."""
-    assert call.upload is not None
     repo = readable_repo(call)
-    wanted = _unzipped(call, call.upload.path)
+    wanted = _unzipped(call, call.received.path)
     return stream(call, _run_git(call, repo, wanted), 200, _headers("result"))
 
 

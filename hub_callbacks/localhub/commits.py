@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from . import gitlfs, gitrefs, gitstore, gitwrite
 from .discussions import new_pull_request, pull_request_of
-from .errors import HubError, bad_request, entry_not_found, revision_not_found
+from .errors import HubError, bad_request, repo_not_found, revision_not_found
 from .registry import Repo, check_writer
 from .web import Call, ok
 
@@ -32,10 +32,8 @@ def check_may_upload(call: Call, repo: Repo, revision: str) -> None:
     Raises:
         HubError: 401 or 403.
     """
-    own_request = call.flag("create_pr") or (
-        call.viewer is not None and pull_request_of(repo, revision, call.viewer.user)
-    )
-    check_writer(call.viewer, call.viewer.user if own_request and call.viewer else repo.owner)
+    own_request = call.flag("create_pr") or pull_request_of(repo, revision, call.user)
+    check_writer(call.viewer, call.user if own_request else repo.owner)
 
 
 def preupload(call: Call) -> Response:
@@ -75,20 +73,18 @@ def commit(call: Call) -> Response:
     repo = call.repo()
     revision = call.args["revision"]
     check_may_upload(call, repo, revision)
-    assert call.viewer is not None and call.upload is not None
     git = gitstore.open_repo(repo.path)
     if gitrefs.branch_ref(git, revision) is None:
         raise revision_not_found(revision)
     with call.hub.content.claims.holding() as claim:
-        return _commit(call, repo, git, _read(call, git, call.upload.path, claim))
+        return _commit(call, repo, git, _read(call, git, call.received.path, claim))
 
 
 def _commit(call: Call, repo: Repo, git: pygit2.Repository, wanted: _Wanted) -> Response:
     revision = call.args["revision"]
-    assert call.viewer is not None
     with call.hub.registry.lock(repo):
         if not repo.path.is_dir():
-            raise HubError(404, "Repository not found", "RepoNotFound")
+            raise repo_not_found(logged_in=True)
         ref = gitrefs.branch_ref(git, revision)
         if ref is None:
             raise revision_not_found(revision)
@@ -99,7 +95,7 @@ def _commit(call: Call, repo: Repo, git: pygit2.Repository, wanted: _Wanted) -> 
         number = None
         if call.flag("create_pr"):
             number, ref = new_pull_request(call, repo, wanted.title, wanted.description, str(parent.id), revision)
-        oid = gitwrite.commit(git, ref, parent, wanted.edits, call.viewer.user, wanted.message)
+        oid = gitwrite.commit(git, ref, parent, wanted.edits, call.user, wanted.message)
     answer: dict[str, Any] = {
         "success": True,
         "commitOid": oid,
@@ -139,9 +135,7 @@ class _Wanted:
         """Raises: HubError: `EntryNotFound`, there is nothing to delete."""
         for path in self.deletions:
             if gitstore.find(git, at, path) is None:
-                error = entry_not_found(path)
-                error.message = f"A file with this name doesn't exist: {path}"
-                raise error
+                raise HubError(404, f"A file with this name doesn't exist: {path}", "EntryNotFound")
 
 
 def _read(call: Call, git: pygit2.Repository, body: Path, claim: Callable[[str], None]) -> _Wanted:

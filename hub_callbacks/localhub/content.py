@@ -19,7 +19,7 @@ from .durable import publish
 from .xet import Connect, XetStore
 
 CHUNK_SIZE = 1 << 20
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class ContentStore:
@@ -99,7 +99,7 @@ class ContentStore:
 
     def lfs_files(self, before: float | None = None) -> list[str]:
         """What lies in the LFS folder, and came before a time in Unix seconds."""
-        files = [path for path in self._objects.glob("*/*/*") if _SHA256.fullmatch(path.name)]
+        files = [path for path in self._objects.glob("*/*/*") if SHA256.fullmatch(path.name)]
         return [path.name for path in files if before is None or path.stat().st_mtime < before]
 
     def remove(self, sha256s: Collection[str], needed: Collection[str]) -> None:
@@ -150,7 +150,7 @@ class ContentStore:
 
     def _path(self, sha256: str) -> Path | None:
         """None for what is no sha256, so that no name leads out of the folder."""
-        if not _SHA256.fullmatch(sha256):
+        if not SHA256.fullmatch(sha256):
             return None
         return self._objects / sha256[:2] / sha256[2:4] / sha256
 

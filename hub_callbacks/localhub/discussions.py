@@ -47,13 +47,13 @@ def new_pull_request(
     """
     number = _open(call, repo, title, description, f"refs/heads/{base}")
     ref = f"refs/pr/{number}"
-    gitrefs.create_ref(gitstore.open_repo(repo.path), ref, start)
+    gitstore.open_repo(repo.path).references.create(ref, start)
     return number, ref
 
 
 def create_discussion(call: Call) -> Response:
     repo = call.repo()
-    check_writer(call.viewer, call.viewer.user if call.viewer else repo.owner)
+    check_writer(call.viewer, call.user)
     wanted = call.json()
     title = str(wanted.get("title") or "").strip()
     if len(title) < 3:
@@ -63,8 +63,7 @@ def create_discussion(call: Call) -> Response:
         if wanted.get("pullRequest"):
             git = gitstore.open_repo(repo.path)
             start = str(gitstore.resolve(git, f"refs/heads/{gitstore.DEFAULT_BRANCH}").id)
-            base = gitstore.DEFAULT_BRANCH
-            number, _ = new_pull_request(call, repo, title, description, start, base)
+            number, _ = new_pull_request(call, repo, title, description, start, gitstore.DEFAULT_BRANCH)
         else:
             number = _open(call, repo, title, description, None)
     return ok({"num": number, "url": f"{call.endpoint}/{repo.web_path}/discussions/{number}"})
@@ -80,7 +79,7 @@ def list_discussions(call: Call) -> Response:
 
 def discussion_details(call: Call) -> Response:
     repo = call.repo()
-    item = _find(call, repo)
+    item = find_discussion(call, repo)
     details = {**_summary(repo, item), "events": item["events"]}
     if item["isPullRequest"]:
         details |= {"changes": item["changes"], "filesWithConflicts": [], "diff": ""}
@@ -100,10 +99,9 @@ def change_discussion(call: Call) -> Response:
     resource = call.args["resource"]
     wanted = call.json()
     with call.hub.registry.lock(repo):
-        item = dict(_find(call, call.hub.registry.refresh(repo)))
-        opener = call.viewer is not None and item["author"]["name"] == call.viewer.user
-        mine = opener or resource == "comment"
-        check_writer(call.viewer, call.viewer.user if mine and call.viewer else repo.owner)
+        item = dict(find_discussion(call, call.hub.registry.refresh(repo)))
+        mine = item["author"]["name"] == call.user or resource == "comment"
+        check_writer(call.viewer, call.user if mine else repo.owner)
         if resource == "comment":
             event = _event(call, "comment", _comment(call, str(wanted.get("comment") or "")))
         elif resource == "status":
@@ -123,16 +121,15 @@ def change_discussion(call: Call) -> Response:
 
 def merge_pull_request(call: Call) -> Response:
     repo = call.writable_repo()
-    assert call.viewer is not None
     with call.hub.registry.lock(repo):
-        item = dict(_find(call, call.hub.registry.refresh(repo)))
+        item = dict(find_discussion(call, call.hub.registry.refresh(repo)))
         if not item["isPullRequest"] or item["status"] not in ("open", "draft"):
             raise bad_request("Only an open pull request can be merged")
         oid = gitwrite.merge(
             gitstore.open_repo(repo.path),
             item["changes"]["base"],
             f"refs/pr/{item['num']}",
-            call.viewer.user,
+            call.user,
             f"{item['title']} (#{item['num']})",
         )
         item["status"] = "merged"
@@ -144,13 +141,13 @@ def merge_pull_request(call: Call) -> Response:
 
 def _open(call: Call, repo: Repo, title: str, description: str, base: str | None) -> int:
     repo = call.hub.registry.refresh(repo)
-    assert call.viewer is not None
     refs = gitrefs.list_refs(gitstore.open_repo(repo.path), "refs/pr/")
     taken = [int(name) for name, _ in refs] + [int(item["num"]) for item in repo.discussions]
+    number = max(taken, default=0) + 1
     item: dict[str, Any] = {
-        "num": max(taken, default=0) + 1,
+        "num": number,
         "title": title,
-        "author": {"name": call.viewer.user},
+        "author": {"name": call.user},
         "createdAt": gitstore.iso_date(time.time()),
         "status": "open",
         "isPullRequest": base is not None,
@@ -159,10 +156,11 @@ def _open(call: Call, repo: Repo, title: str, description: str, base: str | None
     if base is not None:
         item["changes"] = {"base": base}
     call.hub.registry.update(repo, discussions=(*repo.discussions, item))
-    return int(item["num"])
+    return number
 
 
-def _find(call: Call, repo: Repo) -> dict[str, Any]:
+def find_discussion(call: Call, repo: Repo) -> dict[str, Any]:
+    """The discussion or pull request that the path names."""
     for item in repo.discussions:
         if str(item["num"]) == call.args["number"]:
             return item
@@ -181,19 +179,17 @@ def _summary(repo: Repo, item: dict[str, Any]) -> dict[str, Any]:
 
 
 def _event(call: Call, kind: str, data: dict[str, Any]) -> dict[str, Any]:
-    assert call.viewer is not None
     return {
         "id": uuid.uuid4().hex[:24],
         "type": kind,
         "createdAt": gitstore.iso_date(time.time()),
-        "author": {"name": call.viewer.user},
+        "author": {"name": call.user},
         "data": data,
     }
 
 
 def _comment(call: Call, text: str) -> dict[str, Any]:
-    assert call.viewer is not None
-    author = {"name": call.viewer.user}
+    author = {"name": call.user}
     latest = {"raw": text, "html": text, "updatedAt": gitstore.iso_date(time.time()), "author": author}
     return {"edited": False, "hidden": False, "latest": latest, "history": []}
 

@@ -29,44 +29,33 @@ def list_refs(repo: pygit2.Repository, prefix: str) -> list[tuple[str, str]]:
 def create_branch(repo: pygit2.Repository, name: str, start: str) -> None:
     """Raises: HubError: the start is missing (404), the name is taken (409) or not possible (400)."""
     target = resolve(repo, start).id
-    _check_ref_name(f"refs/heads/{name}", name)
-    if get_ref(repo, f"refs/heads/{name}") is not None:
-        raise HubError(409, f"Reference refs/heads/{name} already exists")
-    repo.references.create(f"refs/heads/{name}", target)
-
-
-def delete_branch(repo: pygit2.Repository, name: str) -> None:
-    """Raises: HubError: the branch is main (403) or missing (404)."""
-    if name == DEFAULT_BRANCH:
-        raise HubError(403, f"Cannot delete refs/heads/{DEFAULT_BRANCH}")
-    if get_ref(repo, f"refs/heads/{name}") is None:
-        raise revision_not_found(name)
-    repo.references.delete(f"refs/heads/{name}")
+    repo.references.create(_free_ref(repo, "refs/heads/", name, "Reference"), target)
 
 
 def create_tag(repo: pygit2.Repository, name: str, revision: str, message: str | None, author: str) -> None:
     """Raises: HubError: the revision is missing (404), the name not possible (400) or taken (409)."""
     target = resolve(repo, revision).id
-    _check_ref_name(f"refs/tags/{name}", name)
-    if get_ref(repo, f"refs/tags/{name}") is not None:
-        raise HubError(409, f"Tag reference refs/tags/{name} already exists")
+    ref = _free_ref(repo, "refs/tags/", name, "Tag reference")
     if message:
         repo.create_tag(name, target, pygit2.enums.ObjectType.COMMIT, signature(author), message)
     else:
-        repo.references.create(f"refs/tags/{name}", target)
+        repo.references.create(ref, target)
 
 
-def delete_tag(repo: pygit2.Repository, name: str) -> None:
-    """Raises: HubError: there is no tag of that name (404)."""
-    if get_ref(repo, f"refs/tags/{name}") is None:
+def delete_ref(repo: pygit2.Repository, prefix: str, name: str) -> None:
+    """Raises: HubError: it is the branch main (403) or missing (404)."""
+    ref = f"{prefix}{name}"
+    if ref == f"refs/heads/{DEFAULT_BRANCH}":
+        raise HubError(403, f"Cannot delete {ref}")
+    if get_ref(repo, ref) is None:
         raise revision_not_found(name)
-    repo.references.delete(f"refs/tags/{name}")
+    repo.references.delete(ref)
 
 
-def create_ref(repo: pygit2.Repository, name: str, oid: str) -> None:
-    repo.references.create(name, oid)
-
-
-def _check_ref_name(full: str, short: str) -> None:
-    if not _NAME.fullmatch(short) or not pygit2.reference_is_valid_name(full):
-        raise bad_request(f"Invalid reference name: {short}")
+def _free_ref(repo: pygit2.Repository, prefix: str, name: str, kind: str) -> str:
+    ref = f"{prefix}{name}"
+    if not _NAME.fullmatch(name) or not pygit2.reference_is_valid_name(ref):
+        raise bad_request(f"Invalid reference name: {name}")
+    if get_ref(repo, ref) is not None:
+        raise HubError(409, f"{kind} {ref} already exists")
+    return ref

@@ -49,11 +49,6 @@ class CommitNote:
     date: str
 
 
-def flush_always() -> None:
-    """From now on git objects and refs of this process are flushed to the disk when they are written."""
-    pygit2.settings.enable_fsync_gitdir(True)
-
-
 def open_repo(path: Path) -> pygit2.Repository:
     return pygit2.Repository(str(path), pygit2.enums.RepositoryOpenFlag.NO_SEARCH)
 
@@ -122,14 +117,15 @@ def list_tree(repo: pygit2.Repository, at: pygit2.Commit, path: str, recursive: 
     yield from _walk(repo, tree, path, recursive)
 
 
-def read(repo: pygit2.Repository, oid: str) -> bytes:
-    return repo[oid].data
+def list_files(repo: pygit2.Repository, at: pygit2.Commit) -> list[Entry]:
+    """All files of a commit."""
+    return [entry for entry in list_tree(repo, at, "", True) if not entry.is_folder]
 
 
 def read_path(repo: pygit2.Repository, at: pygit2.Commit, path: str) -> bytes | None:
     """The content of a small file, or None where there is no such file."""
     entry = find(repo, at, path)
-    return None if entry is None or entry.is_folder or entry.lfs else read(repo, entry.oid)
+    return None if entry is None or entry.is_folder or entry.lfs else repo[entry.oid].data
 
 
 def history(repo: pygit2.Repository, at: pygit2.Commit) -> Iterator[CommitNote]:

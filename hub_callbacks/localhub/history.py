@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import pygit2
 from starlette.responses import Response
 
 from . import gitlfs, gitrefs, gitstore, gitwrite
@@ -72,52 +75,47 @@ def refs(call: Call) -> Response:
     return ok(answer)
 
 
-def create_branch(call: Call) -> Response:
+@contextmanager
+def _changing(call: Call) -> Iterator[pygit2.Repository]:
+    """The repository, if the caller may change it; nobody else moves its refs meanwhile."""
     repo = call.writable_repo()
     with call.hub.registry.lock(repo):
+        yield gitstore.open_repo(repo.path)
+
+
+def create_branch(call: Call) -> Response:
+    with _changing(call) as git:
         start = call.json().get("startingPoint") or gitstore.DEFAULT_BRANCH
-        gitrefs.create_branch(gitstore.open_repo(repo.path), call.args["branch"], str(start))
+        gitrefs.create_branch(git, call.args["branch"], str(start))
     return ok()
 
 
 def delete_branch(call: Call) -> Response:
-    repo = call.writable_repo()
-    with call.hub.registry.lock(repo):
-        gitrefs.delete_branch(gitstore.open_repo(repo.path), call.args["branch"])
+    with _changing(call) as git:
+        gitrefs.delete_ref(git, "refs/heads/", call.args["branch"])
     return ok()
 
 
 def create_tag(call: Call) -> Response:
-    repo = call.writable_repo()
-    wanted = call.json()
-    assert call.viewer is not None
-    with call.hub.registry.lock(repo):
-        gitrefs.create_tag(
-            gitstore.open_repo(repo.path),
-            str(wanted.get("tag") or ""),
-            call.args["revision"],
-            wanted.get("message"),
-            call.viewer.user,
-        )
+    with _changing(call) as git:
+        wanted = call.json()
+        name = str(wanted.get("tag") or "")
+        gitrefs.create_tag(git, name, call.args["revision"], wanted.get("message"), call.user)
     return ok()
 
 
 def delete_tag(call: Call) -> Response:
-    repo = call.writable_repo()
-    with call.hub.registry.lock(repo):
-        gitrefs.delete_tag(gitstore.open_repo(repo.path), call.args["tag"])
+    with _changing(call) as git:
+        gitrefs.delete_ref(git, "refs/tags/", call.args["tag"])
     return ok()
 
 
 def super_squash(call: Call) -> Response:
-    repo = call.writable_repo()
-    git = gitstore.open_repo(repo.path)
     branch = call.args["branch"]
-    assert call.viewer is not None
-    with call.hub.registry.lock(repo):
+    with _changing(call) as git:
         gitstore.resolve(git, f"refs/heads/{branch}")
         message = str(call.json().get("message") or f"Super-squash branch '{branch}'")
-        gitwrite.squash(git, branch, call.viewer.user, message)
+        gitwrite.squash(git, branch, call.user, message)
     return ok()
 
 
@@ -135,7 +133,7 @@ def lfs_files(call: Call) -> Response:
         for entry, note, ref in gitlfs.all_lfs_files(git)
         if entry.lfs
     ]
-    page = paginate(call, iter(rows), _PAGE_SIZE)
+    page = paginate(call, rows, _PAGE_SIZE)
     return page_response(call, page, page.items)
 
 

@@ -5,11 +5,9 @@ LFS batch and multipart: https://github.com/git-lfs/git-lfs/blob/main/docs/api/b
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import importlib.util
 import math
-import re
 import time
 import uuid
 from typing import Any
@@ -17,24 +15,24 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 
 from . import gitlfs, gitstore
+from .content import SHA256
 from .errors import HubError, bad_request, forbidden
 from .ranges import byte_range
 from .registry import check_writer
 from .repos import readable_repo
-from .web import Call, Upload, ok, stream
+from .web import Call, ok, stream
 
 _LINK_LIFETIME = 24 * 3600
 _DOWNLOAD = "download"
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def lfs_batch(call: Call) -> Response:
     wanted = call.json()
     if wanted.get("operation") == "download":
         return _batch_response("basic", _downloads(call, wanted.get("objects", [])))
-    repo = call.repo()
+    call.repo()
     # No flag tells whether this upload is for a pull request, which whoever can read may open.
-    check_writer(call.viewer, call.viewer.user if call.viewer else repo.owner)
+    check_writer(call.viewer, call.user)
     transfers = wanted.get("transfers") or ["basic"]
     if "xet" in transfers and importlib.util.find_spec("hf_xet") is not None:
         transfer = "xet"
@@ -47,11 +45,9 @@ def lfs_batch(call: Call) -> Response:
 def lfs_get(call: Call) -> Response:
     """Sends an object to git-lfs."""
     sha256, size, _ = _check_link(call)
-    start, end, status = byte_range(call, size)
-    headers = {"Content-Length": str(end - start), "Content-Type": "application/octet-stream"}
-    if status == 206:
-        headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
-    return stream(call, call.hub.content.read(sha256, start, end), status, headers)
+    part = byte_range(call, size)
+    headers = {**part.headers, "Content-Type": "application/octet-stream"}
+    return stream(call, call.hub.content.read(sha256, part.start, part.end), part.status, headers)
 
 
 def admit_object(call: Call) -> int:
@@ -72,7 +68,7 @@ def admit_part(call: Call) -> int:
 def lfs_put(call: Call) -> Response:
     """Takes a whole object."""
     sha256, size, _ = _check_link(call)
-    upload = _received(call)
+    upload = call.received
     if upload.size != size or upload.sha256 != sha256:
         raise bad_request(
             f"The upload of {sha256} has {upload.size} bytes with the sha256 {upload.sha256}; "
@@ -86,9 +82,8 @@ def lfs_put(call: Call) -> Response:
 def lfs_put_part(call: Call) -> Response:
     """Takes one part of an object."""
     _, _, upload_id = _check_link(call)
-    upload = _received(call)
-    call.hub.content.put_part(upload.path, upload_id, int(call.args["part"]))
-    return Response(headers={"ETag": f'"{upload.sha256}"'})
+    call.hub.content.put_part(call.received.path, upload_id, int(call.args["part"]))
+    return Response(headers={"ETag": f'"{call.received.sha256}"'})
 
 
 def lfs_complete(call: Call) -> Response:
@@ -134,7 +129,7 @@ def lfs_duplicate(call: Call) -> Response:
 def _instructions(call: Call, item: dict[str, Any], transfer: str) -> dict[str, Any]:
     sha256, size = str(item.get("oid")), int(item.get("size") or 0)
     answer: dict[str, Any] = {"oid": sha256, "size": size}
-    if not _SHA256.fullmatch(sha256):
+    if not SHA256.fullmatch(sha256):
         return {**answer, "error": {"code": 422, "message": f"{sha256} is no sha256"}}
     if transfer == "xet" or call.hub.content.size(sha256) == size:
         return answer
@@ -188,8 +183,7 @@ def _right(call: Call, sha256: str, size: int, upload_id: str) -> str:
 
 
 def _sign(call: Call, sha256: str, size: int, upload_id: str, expiry: int) -> str:
-    text = f"{sha256}:{size}:{upload_id}:{expiry}".encode()
-    return hmac.new(call.hub.accounts.secret, text, hashlib.sha256).hexdigest()
+    return call.hub.accounts.sign(f"{sha256}:{size}:{upload_id}:{expiry}")
 
 
 def _check_link(call: Call) -> tuple[str, int, str]:
@@ -202,9 +196,3 @@ def _check_link(call: Call) -> tuple[str, int, str]:
     if not valid or not fits or expiry < time.time():
         raise forbidden("This link is not valid or has expired; ask for a new one")
     return sha256, size, upload_id
-
-
-def _received(call: Call) -> Upload:
-    if call.upload is None:
-        raise bad_request("The upload has no body")
-    return call.upload

@@ -42,13 +42,12 @@ Address = Callable[[str, str], str]
 """("resolve" or "blob", path in the repository) to the address of that file."""
 
 
-def render_card(text: str, address: Address, folder: str = "") -> str:
-    """A README without its metadata, as safe HTML.
+def render_card(text: str, address: Address) -> str:
+    """The README of the top folder without its metadata, as safe HTML.
 
     Args:
         text: The file's text.
         address: Where the files of this revision are served; links and pictures of the card lead there.
-        folder: Where the README lies, as its links are relative to that.
     """
     tokens = _markdown.parse(strip_metadata(text))
     _give_headings_ids(tokens)
@@ -57,9 +56,9 @@ def render_card(text: str, address: Address, folder: str = "") -> str:
 
     def keep(element: str, attribute: str, value: str) -> str | None:
         if (element, attribute) == ("a", "href"):
-            return _link(value, address, folder)
+            return _link(value, address)
         if (element, attribute) == ("img", "src"):
-            return _picture(value, address, folder)
+            return _picture(value, address)
         return value
 
     return nh3.clean(
@@ -67,22 +66,22 @@ def render_card(text: str, address: Address, folder: str = "") -> str:
     )
 
 
-def _link(url: str, address: Address, folder: str) -> str | None:
+def _link(url: str, address: Address) -> str | None:
     parts = _split(url)
     if parts is None:
         return None
     if parts.scheme or parts.netloc:
         return url if parts.scheme in _SCHEMES else None
-    path = _path_in_repo(parts, folder)
+    path = _path_in_repo(parts)
     if path is None:
         return url if parts.path.startswith("/") or not parts.path else None
     return address("blob", path) + (f"#{parts.fragment}" if parts.fragment else "")
 
 
-def _picture(url: str, address: Address, folder: str) -> str | None:
+def _picture(url: str, address: Address) -> str | None:
     """Pictures of other sites are not loaded: looking at a card tells nobody. Their description is shown."""
     parts = _split(url)
-    path = _path_in_repo(parts, folder) if parts and not parts.scheme and not parts.netloc else None
+    path = _path_in_repo(parts) if parts and not parts.scheme and not parts.netloc else None
     return None if path is None else address("resolve", path)
 
 
@@ -94,11 +93,11 @@ def _split(url: str) -> SplitResult | None:
         return None
 
 
-def _path_in_repo(parts: SplitResult, folder: str) -> str | None:
+def _path_in_repo(parts: SplitResult) -> str | None:
     """The file that a relative address means; None for all other addresses."""
     if not parts.path or parts.path.startswith("/"):
         return None
-    path = posixpath.normpath(posixpath.join(folder, unquote(parts.path)))
+    path = posixpath.normpath(unquote(parts.path))
     return None if path == ".." or path.startswith(("../", "/")) else path
 
 

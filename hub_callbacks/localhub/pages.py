@@ -15,6 +15,7 @@ from . import gitrefs, gitstore
 from .accounts import ASK_FOR_PASSWORD
 from .cards import card_data
 from .changes import changes, count_changes
+from .discussions import find_discussion
 from .errors import HubError
 from .markdown import render_card
 from .registry import REPO_TYPES, Repo
@@ -115,7 +116,7 @@ def _list(call: Call, owner: str | None) -> Response:
             card = card_data(gitstore.read_path(git, at, "README.md") or b"")
             rows.append((repo, gitstore.note(at), card.get("pipeline_tag")))
     rows.sort(key=lambda row: row[1].date, reverse=True)
-    page = paginate(call, iter(rows), _PAGE_SIZE)
+    page = paginate(call, rows, _PAGE_SIZE)
     return render("home", viewer=call.viewer, owner=owner, rows=page.items, next_start=page.next_start)
 
 
@@ -123,13 +124,13 @@ def _list(call: Call, owner: str | None) -> Response:
 def repo_page(call: Call) -> Response:
     view = _view(call, call.param("revision") or gitstore.DEFAULT_BRANCH)
     readme = gitstore.read_path(view.git, view.at, "README.md")
-    files = [entry for entry in gitstore.list_tree(view.git, view.at, "", True) if not entry.is_folder]
+    files = gitstore.list_files(view.git, view.at)
     return _render(
         call,
         view,
         "repo",
         "card",
-        card=_card(view, readme, "") if readme else None,
+        card=_card(view, readme) if readme else None,
         tags=_tags(card_data(readme or b"")),
         last=gitstore.note(view.at),
         files=files,
@@ -142,7 +143,7 @@ def tree_page(call: Call) -> Response:
     view = _view(call, call.args["revision"])
     path = call.args.get("path", "").strip("/")
     entries = sorted(gitstore.list_tree(view.git, view.at, path, False), key=lambda entry: not entry.is_folder)
-    page = paginate(call, iter(entries), _FOLDER_PAGE_SIZE)
+    page = paginate(call, entries, _FOLDER_PAGE_SIZE)
     last = gitstore.last_commits(view.git, view.at, [entry.path for entry in page.items])
     return _render(
         call, view, "tree", "files", path=path, entries=page.items, last=last, next_start=page.next_start
@@ -196,11 +197,7 @@ def commit_page(call: Call) -> Response:
 @_page
 def discussion_page(call: Call) -> Response:
     view = _view(call, gitstore.DEFAULT_BRANCH)
-    number = call.args["number"]
-    item = next((item for item in view.repo.discussions if str(item["num"]) == number), None)
-    if item is None:
-        raise HubError(404, "Discussion not found")
-    return _render(call, view, "discussion", "", item=item)
+    return _render(call, view, "discussion", "", item=find_discussion(call, view.repo))
 
 
 def _view(call: Call, revision: str) -> View:
@@ -213,11 +210,11 @@ def _render(call: Call, view: View, template: str, tab: str, **values: Any) -> R
     return render(template, viewer=call.viewer, view=view, tab=tab, endpoint=call.endpoint, **values)
 
 
-def _card(view: View, readme: bytes, folder: str) -> str | None:
+def _card(view: View, readme: bytes) -> str | None:
     """None for what is too long to be rendered."""
     if len(readme) > _MAX_TEXT:
         return None
-    return render_card(readme.decode("utf-8", "replace"), view.address, folder)
+    return render_card(readme.decode("utf-8", "replace"), view.address)
 
 
 def _tags(card: dict[str, Any]) -> list[tuple[str, list[str]]]:
@@ -237,7 +234,7 @@ def _text_lines(view: View, entry: gitstore.Entry) -> list[str] | None:
     if entry.lfs or entry.size > _MAX_TEXT:
         return None
     try:
-        text = gitstore.read(view.git, entry.oid).decode()
+        text = view.git[entry.oid].data.decode()
     except UnicodeDecodeError:
         return None
     return None if "\0" in text else text.splitlines()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 from .errors import HubError
 from .web import Call
@@ -10,7 +11,16 @@ from .web import Call
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
-def byte_range(call: Call, size: int, etag: str | None = None) -> tuple[int, int, int]:
+class Part(NamedTuple):
+    """What to send: the bytes from `start` up to, not including, `end`, with a status and headers that say so."""
+
+    start: int
+    end: int
+    status: int
+    headers: dict[str, str]
+
+
+def byte_range(call: Call, size: int, etag: str | None = None) -> Part:
     """What to send of something with `size` bytes.
 
     Args:
@@ -18,15 +28,12 @@ def byte_range(call: Call, size: int, etag: str | None = None) -> tuple[int, int
         size: Number of bytes.
         etag: What `If-Range` is compared with.
 
-    Returns:
-        The first byte, the byte after the last one, and the status 200 or 206.
-
     Raises:
         HubError: 416, the range lies outside.
     """
     match = _RANGE.fullmatch(call.headers.get("range", "").strip())
     if match is None or not any(match.groups()) or call.headers.get("if-range", etag) != etag:
-        return 0, size, 200
+        return Part(0, size, 200, {"Content-Length": str(size)})
     first, last = match.groups()
     if first:
         start, end = int(first), min(int(last) + 1, size) if last else size
@@ -35,4 +42,5 @@ def byte_range(call: Call, size: int, etag: str | None = None) -> tuple[int, int
     if start >= end:
         message = f"The range lies outside of the file, which has {size} bytes"
         raise HubError(416, message, headers={"Content-Range": f"bytes */{size}"})
-    return start, end, 206
+    headers = {"Content-Length": str(end - start), "Content-Range": f"bytes {start}-{end - 1}/{size}"}
+    return Part(start, end, 206, headers)

@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import pygit2
 from starlette.responses import JSONResponse, Response
 
 from . import gitlfs, gitstore
@@ -35,13 +34,12 @@ def create_repo(call: Call) -> Response:
     kind = wanted.get("type") or "model"
     if kind not in REPO_TYPES or not isinstance(wanted.get("name"), str):
         raise bad_request("A repo needs a name and a type out of " + ", ".join(REPO_TYPES))
-    owner = wanted.get("organization") or (call.viewer.user if call.viewer else "")
+    owner = wanted.get("organization") or call.user
     check_writer(call.viewer, owner)
-    assert call.viewer is not None
     repo_id = f"{call.hub.accounts.canonical(owner)}/{wanted['name']}"
     repo = Repo(kind, repo_id, Path(), private=_private(wanted) or False)
     try:
-        repo = call.hub.registry.create(repo, {".gitattributes": _GIT_ATTRIBUTES.encode()}, call.viewer.user)
+        repo = call.hub.registry.create(repo, {".gitattributes": _GIT_ATTRIBUTES.encode()}, call.user)
     except HubError as error:
         if "existing" in error.extra:
             existing = Repo(kind, error.extra["existing"], Path())
@@ -52,7 +50,7 @@ def create_repo(call: Call) -> Response:
 
 def delete_repo(call: Call) -> Response:
     wanted = call.json()
-    owner = wanted.get("organization") or (call.viewer.user if call.viewer else "")
+    owner = wanted.get("organization") or call.user
     repo_id = f"{owner}/{wanted.get('name')}"
     repo = call.hub.registry.writable(wanted.get("type") or "model", repo_id, call.viewer)
     sha256s = gitlfs.all_sha256s(gitstore.open_repo(repo.path))
@@ -94,8 +92,7 @@ def update_settings(call: Call) -> Response:
 
 
 def auth_check(call: Call) -> Response:
-    repo = call.repo()
-    check_gate(call, repo)
+    check_gate(call, call.repo())
     return ok()
 
 
@@ -147,7 +144,7 @@ def list_repos(call: Call) -> Response:
         rows = [{key: value for key, value in row.items() if key != "siblings"} for row in rows]
     if expand := call.params("expand"):
         rows = [{key: row[key] for key in row if key in (*_BASIC_FIELDS, *expand)} for row in rows]
-    page = paginate(call, iter(rows), call.number("limit", 1000))
+    page = paginate(call, rows, call.number("limit", 1000))
     return page_response(call, page, page.items)
 
 
@@ -180,7 +177,7 @@ def _info(call: Call, repo: Repo, revision: str, blobs: bool) -> dict[str, Any]:
         "likes": 0,
         "tags": card_tags(card),
         "cardData": card or None,
-        "siblings": list(_siblings(call, git, at, blobs)),
+        "siblings": [_sibling(call, entry, blobs) for entry in gitstore.list_files(git, at)],
         "usedStorage": 0,
     }
     if repo.type == "model":
@@ -189,18 +186,10 @@ def _info(call: Call, repo: Repo, revision: str, blobs: bool) -> dict[str, Any]:
     return info
 
 
-def _siblings(call: Call, git: pygit2.Repository, at: pygit2.Commit, blobs: bool) -> Any:
-    for entry in gitstore.list_tree(git, at, "", True):
-        if entry.is_folder:
-            continue
-        if not blobs:
-            yield {"rfilename": entry.path}
-        else:
-            yield {
-                "rfilename": entry.path,
-                "blobId": entry.oid,
-                **describe_file(call, entry, "sha256"),
-            }
+def _sibling(call: Call, entry: gitstore.Entry, blobs: bool) -> dict[str, Any]:
+    if not blobs:
+        return {"rfilename": entry.path}
+    return {"rfilename": entry.path, "blobId": entry.oid, **describe_file(call, entry, "sha256")}
 
 
 def _private(wanted: dict[str, Any]) -> bool | None:

@@ -43,19 +43,17 @@ def resolve(call: Call) -> Response:
             headers |= {"X-Xet-Hash": xet_hash, "Link": f'<{route}>; rel="xet-auth"'}
     if etag in call.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
-    start, end, status = byte_range(call, entry.size, etag)
-    headers["Content-Length"] = str(end - start)
-    if status == 206:
-        headers["Content-Range"] = f"bytes {start}-{end - 1}/{entry.size}"
+    part = byte_range(call, entry.size, etag)
+    headers |= part.headers
     if call.method == "HEAD":
-        return Response(status_code=status, headers=headers)
+        return Response(status_code=part.status, headers=headers)
     if entry.lfs is None:
-        return Response(gitstore.read(git, entry.oid)[start:end], status_code=status, headers=headers)
+        return Response(git[entry.oid].data[part.start : part.end], status_code=part.status, headers=headers)
     try:
-        chunks = call.hub.content.read(entry.lfs.sha256, start, end)
+        chunks = call.hub.content.read(entry.lfs.sha256, part.start, part.end)
     except KeyError:
         raise HubError(404, f"The content of {entry.path} is not on this hub", "EntryNotFound") from None
-    return stream(call, chunks, status, headers)
+    return stream(call, chunks, part.status, headers)
 
 
 def _content_type(name: str) -> str:

@@ -24,17 +24,17 @@ ROUTES: tuple[Route, ...] = (
     route("GET", "/api/{kind}", repos.list_repos),
     # Content
     route("POST", f"{_API}/preupload/{{revision}}", commits.preupload),
-    route("POST", f"{_API}/commit/{{revision}}", commits.commit, body="file", admission=commits.admit_commit),
+    route("POST", f"{_API}/commit/{{revision}}", commits.commit, admission=commits.admit_commit),
     route("GET", f"{_API}/xet-(?P<access>read|write)-token/{{revision}}", cas.xet_token),
     route("POST", "/{prefix}{repo}.git/info/lfs/objects/batch", lfs.lfs_batch),
-    route("PUT", "/lfs/{sha256}", lfs.lfs_put, body="hashed", admission=lfs.admit_object),
-    route("PUT", r"/lfs/{sha256}/parts/(?P<part>\d+)", lfs.lfs_put_part, "lfs_put", "hashed", lfs.admit_part),
+    route("PUT", "/lfs/{sha256}", lfs.lfs_put, admission=lfs.admit_object, hashed=True),
+    route("PUT", r"/lfs/{sha256}/parts/(?P<part>\d+)", lfs.lfs_put_part, "lfs_put", lfs.admit_part, hashed=True),
     route("GET", "/lfs/{sha256}", lfs.lfs_get),
     route("POST", "/lfs/{sha256}/complete", lfs.lfs_complete),
     route("POST", "/lfs/{sha256}/verify", lfs.lfs_verify),
     route("POST", f"{_API}/lfs-files/duplicate", lfs.lfs_duplicate),
-    route("POST", "/xet/{service}/v1/xorbs/[^/]+/{hash}", cas.put_xorb, "xet_put", "file", cas.admit),
-    route("POST", "/xet/{service}(?:/v1)?/shards", cas.put_shard, "xet_put", "hashed", cas.admit),
+    route("POST", "/xet/{service}/v1/xorbs/[^/]+/{hash}", cas.put_xorb, "xet_put", cas.admit),
+    route("POST", "/xet/{service}(?:/v1)?/shards", cas.put_shard, "xet_put", cas.admit, hashed=True),
     route("GET", "/xet/{service}/v1/reconstructions/{hash}", cas.reconstruction, "xet_get"),
     route("GET", "/xet/{service}/xorbs/{hash}", cas.get_xorb, "xet_get"),
     # Reading
@@ -66,8 +66,8 @@ ROUTES: tuple[Route, ...] = (
     # git clone
     route("GET", "/{prefix}{repo}[.]git/info/refs", clone.advertise_refs),
     route("GET", "/{prefix}{repo}/info/refs", clone.advertise_refs),
-    route("POST", "/{prefix}{repo}[.]git/git-upload-pack", clone.upload_pack, body="file", admission=clone.admit),
-    route("POST", "/{prefix}{repo}/git-upload-pack", clone.upload_pack, body="file", admission=clone.admit),
+    route("POST", "/{prefix}{repo}[.]git/git-upload-pack", clone.upload_pack, admission=clone.admit),
+    route("POST", "/{prefix}{repo}/git-upload-pack", clone.upload_pack, admission=clone.admit),
     # Pages for people
     route("GET|HEAD", "/", pages.home_page),
     route("GET|HEAD", "/-/style.css", pages.style_sheet),

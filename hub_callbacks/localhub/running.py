@@ -9,13 +9,14 @@ import socket
 import tempfile
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
+import pygit2
 import uvicorn
 from filelock import FileLock, Timeout
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from . import gitstore
 from .accounts import Accounts
 from .app import App
 from .cas import make_token
@@ -39,7 +40,8 @@ class Running:
     """One run of the server: its folder, its socket and its thread."""
 
     def __init__(self, root: str | Path | None, host: str, port: int, lfs_part_size: int) -> None:
-        gitstore.flush_always()
+        # From now on git objects and refs of this process are flushed to the disk when they are written.
+        pygit2.settings.enable_fsync_gitdir(True)
         self._temporary = root is None
         self.root = Path(tempfile.mkdtemp(prefix="localhub-") if root is None else root).resolve()
         try:
@@ -77,7 +79,8 @@ class Running:
         hub = Hub(self.accounts, registry, content, self.housekeeper, tmp, lfs_part_size)
         self.trouble = Trouble(App(hub))
         self._server = uvicorn.Server(_config(self.trouble))
-        self._thread = threading.Thread(target=self._run, name="localhub", daemon=True)
+        serve = partial(self._server.run, sockets=[self._socket])
+        self._thread = threading.Thread(target=serve, name="localhub", daemon=True)
         self._thread.start()
         while not self._server.started:
             if not self._thread.is_alive():
@@ -97,11 +100,8 @@ class Running:
 
     def _own_xet_service(self, host: str) -> tuple[str, str, int]:
         reachable = {"0.0.0.0": LOOPBACK, "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
-        token, expiry = make_token(self.accounts.secret, "read")
+        token, expiry = make_token(self.accounts, "read")
         return f"http://{reachable}:{self.port}{OWN_XET_SERVICE}", token, expiry
-
-    def _run(self) -> None:
-        self._server.run(sockets=[self._socket])
 
 
 def _check_exposure(host: str, accounts: Accounts) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import parse_qs, quote
 
 from anyio import CapacityLimiter, to_thread
@@ -18,9 +18,6 @@ from .content import ContentStore
 from .errors import bad_request
 from .housekeeping import Housekeeper
 from .registry import Registry, Repo
-
-BodyKind = Literal["memory", "file", "hashed"]
-"""Whether a route takes its body in memory, as a file, or as a file with its sha256."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +34,14 @@ class Hub:
 
 @dataclass(frozen=True)
 class Upload:
-    """A request body that was streamed to a temporary file; it is deleted after the call if still there."""
+    """A request body that was streamed to a temporary file; it is deleted after the call if still there.
+
+    Its `sha256` is empty where the route does not ask for it.
+    """
 
     path: Path
     size: int
-    sha256: str | None = None
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,21 @@ class Call:
     body: bytes = b""
     upload: Upload | None = None
 
-    def param(self, name: str, default: str | None = None) -> str | None:
+    @property
+    def user(self) -> str:
+        """The name of who is calling; empty for anonymous, whom `check_writer` refuses."""
+        return self.viewer.user if self.viewer else ""
+
+    @property
+    def received(self) -> Upload:
+        """The streamed body, in a handler whose route takes a file."""
+        assert self.upload is not None
+        return self.upload
+
+    def param(self, name: str) -> str | None:
         """A query parameter's last value; `name[]` counts as `name`."""
         values = self.params(name)
-        return values[-1] if values else default
+        return values[-1] if values else None
 
     def params(self, name: str) -> list[str]:
         return [*self.query.get(name, []), *self.query.get(f"{name}[]", [])]
@@ -135,8 +146,8 @@ class Route:
     pattern: re.Pattern[str]
     handler: Handler
     operation: str
-    body: BodyKind = "memory"
     admission: Admission | None = None
+    hashed: bool = False
 
 
 _PARTS = {
@@ -154,8 +165,8 @@ def route(
     template: str,
     handler: Handler,
     operation: str | None = None,
-    body: BodyKind = "memory",
     admission: Admission | None = None,
+    hashed: bool = False,
 ) -> Route:
     """Builds a row of the table.
 
@@ -165,23 +176,23 @@ def route(
             for the addresses of pages, which leave those of the API alone, `{page}` and `{name}`.
         handler: Answers the call.
         operation: Its name in the request log and in faults; the handler's name where left out.
-        body: How the handler takes the body.
-        admission: For bodies that are files: who may send how much.
+        admission: Who may send how much, for a body that is taken as a file; others are taken in memory.
+        hashed: Whether the file's sha256 is wanted, too.
     """
     pattern = re.sub(r"\{(\w+)\}", lambda m: _PARTS.get(m.group(1), rf"(?P<{m.group(1)}>[^/]+)"), template)
     name = operation or handler.__name__
-    return Route(tuple(methods.split("|")), re.compile(pattern), handler, name, body, admission)
+    return Route(tuple(methods.split("|")), re.compile(pattern), handler, name, admission, hashed)
 
 
 @dataclass(frozen=True)
 class Page:
     """One page of a list and the number at which the next one starts."""
 
-    items: list[Any] = field(default_factory=list)
+    items: list[Any]
     next_start: int | None = None
 
 
-def paginate(call: Call, items: Iterator[Any], size: int) -> Page:
+def paginate(call: Call, items: Iterable[Any], size: int) -> Page:
     """Cuts the page that the `cursor` parameter asks for out of a list."""
     start = call.number("cursor")
     page: list[Any] = []
