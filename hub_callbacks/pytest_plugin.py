@@ -104,9 +104,8 @@ def _replace(prefixes: dict[str, str]) -> None:
         if not name.startswith(_PACKAGES):
             continue
         for key, value in list(vars(module).items()):
-            if isinstance(value, str):
-                if value.startswith(old):
-                    start = next(prefix for prefix in old if value.startswith(prefix))
-                    setattr(module, key, prefixes[start] + value[len(start) :])
+            if isinstance(value, str) and value.startswith(old):
+                start = next(prefix for prefix in old if value.startswith(prefix))
+                setattr(module, key, prefixes[start] + value[len(start) :])
             elif isinstance(value, HfApi):
                 value.endpoint = prefixes.get(value.endpoint, value.endpoint)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from .evaluations import Evaluations
 from .facts import CardOptions
-from .formatting import big, code, count, decimal, duration, memory, plain, setting
-from .formatting import epoch as spoken_epoch
+from .formatting import big, code, count, decimal, duration, memory, plain, setting, spoken_epoch
 from .hub_names import is_repo_id
 from .jsonsafe import number
 from .metadata import dataset_ids, dataset_labels, model_name, names, pipeline_tag
@@ -110,12 +110,7 @@ def _data(setup: dict[str, Any], options: CardOptions) -> list[tuple[str, str]]:
         (f"Evaluation data ({plain(name, 40)})" if name else "Evaluation data", item)
         for name, item in (facts.get("eval") or {}).items()
     ]
-    found = []
-    for label, item in rows:
-        text = _dataset(item or {})
-        if text:
-            found.append((label, text))
-    return found
+    return [(label, text) for label, item in rows if (text := _dataset(item or {}))]
 
 
 def _dataset(facts: dict[str, Any]) -> str:
@@ -152,13 +147,11 @@ def _model_facts(setup: dict[str, Any]) -> list[tuple[str, str]]:
         for key, name in (("r", "rank"), ("lora_alpha", "alpha"), ("lora_dropout", "dropout"))
         if adapter.get(key) is not None
     ]
-    modules = adapter.get("target_modules")
+    modules = adapter.get("target_modules") or []
+    modules = [modules] if isinstance(modules, str) else modules
     if modules:
-        shown = [modules] if isinstance(modules, str) else modules[:12]
-        details.append(
-            f"on {', '.join(code(name, 60) for name in shown)}"
-            + (" …" if len(modules) > 12 and not isinstance(modules, str) else "")
-        )
+        shown = ", ".join(code(name, 60) for name in modules[:12])
+        details.append(f"on {shown}" + (" …" if len(modules) > 12 else ""))
     if details:
         found.append((f"{_adapter_name(adapter)} adapter", ", ".join(details)))
     return found
@@ -194,10 +187,8 @@ def _run_facts(setup: dict[str, Any], progress: dict[str, Any]) -> list[tuple[st
 def _environment(setup: dict[str, Any]) -> list[tuple[str, str]]:
     hardware = setup.get("hardware") or {}
     found = []
-    devices = hardware.get("accelerators") or []
-    kinds = dict.fromkeys((device.get("name"), device.get("memory")) for device in devices)
-    for name, size in kinds:
-        number_of = sum(device.get("name") == name and device.get("memory") == size for device in devices)
+    devices = Counter((device.get("name"), device.get("memory")) for device in hardware.get("accelerators") or [])
+    for (name, size), number_of in devices.items():
         times = f"{number_of} × " if number_of > 1 else ""
         found.append(("Accelerator", f"{times}{plain(name)}" + (f", {memory(size)}" if number(size) else "")))
     if not devices and hardware.get("cpu"):

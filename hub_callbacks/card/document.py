@@ -108,7 +108,8 @@ class Document:
         return found
 
     def __str__(self) -> str:
-        front = dump_front(self.front or [], self.tail)
+        front = "".join(entry.comment + entry.raw for entry in self.front or []) + self.tail
+        front = f"---\n{front}---\n" if front.strip() else ""
         body = "".join(map(str, self.parts))
         if not front and body.lstrip().startswith("---"):
             front = "---\n{}\n---\n"  # else the text would be taken for metadata
@@ -214,11 +215,6 @@ def _split_front(block: str) -> tuple[list[Entry], str]:
 
 def dump_entry(key: str, value: Any) -> str:
     return yaml.safe_dump({key: value}, sort_keys=False, allow_unicode=True, width=10_000)
-
-
-def dump_front(entries: list[Entry], tail: str = "") -> str:
-    text = "".join(entry.comment + entry.raw for entry in entries) + tail
-    return f"---\n{text}---\n" if text.strip() else ""
 
 
 # ---------------------------------------------------------------------------------------------------- body

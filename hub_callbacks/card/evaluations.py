@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from .formatting import is_loss, lower_is_better
+from .formatting import lower_is_better
 from .jsonsafe import number
 
 _NOT_METRICS = re.compile(
@@ -126,7 +126,7 @@ def _best(setup: dict[str, Any], rows: list[Evaluation], by: tuple[str, str] | N
         return None
     greater = (setup.get("training") or {}).get("greater_is_better")
     if greater is None or not (setup.get("training") or {}).get("best_metric"):
-        greater = not (is_loss(by[1]) or lower_is_better(by[1]))
+        greater = not lower_is_better(by[1])
     judged = [(value, row) for row in rows if (value := row.get(by)) is not None and math.isfinite(value)]
     if not judged:
         return None

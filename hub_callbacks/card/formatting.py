@@ -80,7 +80,7 @@ def setting(value: Any) -> str:
     return str(value)
 
 
-def epoch(value: Any) -> str:
+def spoken_epoch(value: Any) -> str:
     """An epoch as short as it can be told: 1, 0.25, 12.5."""
     found = number(value)
     return f"{found:.3g}" if found is not None and abs(found) < 1000 else decimal(value)
@@ -144,11 +144,10 @@ def duration(seconds: Any) -> str:
     whole = round(value)
     if whole < 60:
         return f"{decimal(value, 2)} seconds" if value < 10 else f"{whole} seconds"
-    for size, unit, smaller, small in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if whole >= size:
-            first, rest = divmod(whole, size)
-            return f"{first} {unit}" + (f" {rest // smaller} {small}" if rest // smaller else "")
-    raise AssertionError("unreachable")
+    scales = ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s"))
+    size, unit, smaller, small = next(scale for scale in scales if whole >= scale[0])
+    first, rest = divmod(whole, size)
+    return f"{first} {unit}" + (f" {rest // smaller} {small}" if rest // smaller else "")
 
 
 def memory(size: Any) -> str:

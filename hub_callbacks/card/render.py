@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ class RenderedCard:
 
     text: str
     pictures: dict[str, bytes]
-    problems: list[str] = field(default_factory=list)
+    problems: list[str]
 
 
 def render_card(

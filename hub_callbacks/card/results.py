@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .evaluations import Evaluation, Evaluations
-from .formatting import count, decimal, measure, metric_name, one_line, plain, step_of
-from .formatting import epoch as spoken_epoch
+from .formatting import count, decimal, measure, metric_name, one_line, plain, spoken_epoch, step_of
 from .jsonsafe import number
 
 MAX_ROWS = 20
