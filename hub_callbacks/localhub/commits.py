@@ -39,8 +39,7 @@ def check_may_upload(call: Call, repo: Repo, revision: str) -> None:
 def preupload(call: Call) -> Response:
     repo = call.repo()
     check_may_upload(call, repo, call.args["revision"])
-    git = gitstore.open_repo(repo.path)
-    at = gitstore.resolve(git, call.args["revision"])
+    git, at = gitstore.open_at(repo.path, call.args["revision"])
     wanted = call.json()
     files = wanted.get("files")
     if not isinstance(files, list):

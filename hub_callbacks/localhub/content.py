@@ -64,7 +64,7 @@ class ContentStore:
         try:
             if (path := self._path(sha256)) is None:
                 raise KeyError(sha256)
-            return _slice(path.open("rb"), start, end)
+            return read_file(path, start, end)
         except FileNotFoundError:
             found = self.xet.find(sha256)
             if found is None:

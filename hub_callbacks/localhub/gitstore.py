@@ -53,6 +53,12 @@ def open_repo(path: Path) -> pygit2.Repository:
     return pygit2.Repository(str(path), pygit2.enums.RepositoryOpenFlag.NO_SEARCH)
 
 
+def open_at(path: Path, revision: str) -> tuple[pygit2.Repository, pygit2.Commit]:
+    """A repository and what a revision names in it; see `resolve`."""
+    repo = open_repo(path)
+    return repo, resolve(repo, revision)
+
+
 # Revisions
 
 

@@ -20,8 +20,7 @@ _EXPANDED_PAGE_SIZE = 50
 
 
 def tree(call: Call) -> Response:
-    git = gitstore.open_repo(call.repo().path)
-    at = gitstore.resolve(git, call.args["revision"])
+    git, at = gitstore.open_at(call.repo().path, call.args["revision"])
     expand = call.flag("expand")
     path = call.args.get("path", "").strip("/")
     entries = gitstore.list_tree(git, at, path, call.flag("recursive"))
@@ -30,8 +29,7 @@ def tree(call: Call) -> Response:
 
 
 def paths_info(call: Call) -> Response:
-    git = gitstore.open_repo(call.repo().path)
-    at = gitstore.resolve(git, call.args["revision"])
+    git, at = gitstore.open_at(call.repo().path, call.args["revision"])
     form = call.json() if "json" in call.headers.get("content-type", "") else call.form()
     paths = [str(path).strip("/") for path in form.get("paths", [])]
     found = [gitstore.find(git, at, path) for path in dict.fromkeys(paths)]
@@ -41,8 +39,7 @@ def paths_info(call: Call) -> Response:
 
 
 def commits(call: Call) -> Response:
-    git = gitstore.open_repo(call.repo().path)
-    at = gitstore.resolve(git, call.args["revision"])
+    git, at = gitstore.open_at(call.repo().path, call.args["revision"])
     page = paginate(call, gitstore.history(git, at), _PAGE_SIZE)
     rows = []
     for note in page.items:

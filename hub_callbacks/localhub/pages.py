@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any
@@ -36,7 +35,7 @@ _REFS = (
 _PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg")
 
 
-def _page(handler: Callable[[Call], Response]) -> Handler:
+def _page(handler: Handler) -> Handler:
     """Refusals are pages, too."""
 
     @wraps(handler)
@@ -82,7 +81,6 @@ class View:
 
 
 def style_sheet(call: Call) -> Response:
-    del call
     return style()
 
 
@@ -111,8 +109,7 @@ def _list(call: Call, owner: str | None) -> Response:
     rows = []
     for kind in REPO_TYPES:
         for repo in call.hub.registry.list(kind, owner, call.viewer):
-            git = gitstore.open_repo(repo.path)
-            at = gitstore.resolve(git, gitstore.DEFAULT_BRANCH)
+            git, at = gitstore.open_at(repo.path, gitstore.DEFAULT_BRANCH)
             card = card_data(gitstore.read_path(git, at, "README.md") or b"")
             rows.append((repo, gitstore.note(at), card.get("pipeline_tag")))
     rows.sort(key=lambda row: row[1].date, reverse=True)
@@ -202,8 +199,8 @@ def discussion_page(call: Call) -> Response:
 
 def _view(call: Call, revision: str) -> View:
     repo = call.repo()
-    git = gitstore.open_repo(repo.path)
-    return View(repo, git, revision, gitstore.resolve(git, revision))
+    git, at = gitstore.open_at(repo.path, revision)
+    return View(repo, git, revision, at)
 
 
 def _render(call: Call, view: View, template: str, tab: str, **values: Any) -> Response:

@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ class Repo:
     private: bool = False
     gated: str | bool = False
     created_at: str = ""
-    discussions: tuple[dict[str, Any], ...] = field(default=())
+    discussions: tuple[dict[str, Any], ...] = ()
 
     @property
     def owner(self) -> str:

@@ -43,11 +43,11 @@ def style() -> Response:
 
 def readable_size(size: int) -> str:
     """Bytes in decimal units, as the Hub shows them: "4.52 MB"."""
-    value = float(size)
-    for unit in ("bytes", "kB", "MB", "GB"):
+    if size < 1000:
+        return "1 byte" if size == 1 else f"{size} bytes"
+    value = size / 1000
+    for unit in ("kB", "MB", "GB"):
         if value < 1000:
-            if unit == "bytes":
-                return "1 byte" if size == 1 else f"{size} bytes"
             return f"{value:.3g} {unit}"
         value /= 1000
     return f"{value:.3g} TB"

@@ -160,8 +160,7 @@ def describe_file(call: Call, entry: gitstore.Entry, lfs_id: str) -> dict[str, A
 
 
 def _info(call: Call, repo: Repo, revision: str, blobs: bool) -> dict[str, Any]:
-    git = gitstore.open_repo(repo.path)
-    at = gitstore.resolve(git, revision)
+    git, at = gitstore.open_at(repo.path, revision)
     card = card_data(gitstore.read_path(git, at, "README.md") or b"")
     info: dict[str, Any] = {
         "_id": repo.id,

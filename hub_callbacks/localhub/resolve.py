@@ -20,8 +20,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
 def resolve(call: Call) -> Response:
     repo = call.repo()
     check_gate(call, repo)
-    git = gitstore.open_repo(repo.path)
-    at = gitstore.resolve(git, call.args["revision"])
+    git, at = gitstore.open_at(repo.path, call.args["revision"])
     entry = gitstore.lookup(git, at, call.args["path"])
     if entry.is_folder:
         raise entry_not_found(entry.path, str(at.id))

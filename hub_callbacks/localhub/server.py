@@ -6,7 +6,6 @@ import signal
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 
 from .accounts import OrganizationRole, Role
 from .faults import Fault, Injection, Seen
@@ -144,12 +143,7 @@ class LocalHub:
     def __enter__(self) -> LocalHub:
         return self.start()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     @property

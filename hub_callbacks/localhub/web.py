@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote
@@ -189,19 +190,15 @@ class Page:
     """One page of a list and the number at which the next one starts."""
 
     items: list[Any]
-    next_start: int | None = None
+    next_start: int | None
 
 
 def paginate(call: Call, items: Iterable[Any], size: int) -> Page:
     """Cuts the page that the `cursor` parameter asks for out of a list."""
     start = call.number("cursor")
-    page: list[Any] = []
-    for index, item in enumerate(items):
-        if index >= start + size:
-            return Page(page, index)
-        if index >= start:
-            page.append(item)
-    return Page(page)
+    end = start + size
+    page = list(islice(items, start, end + 1))
+    return Page(page[:size], end if len(page) > size else None)
 
 
 def page_response(call: Call, page: Page, rows: list[Any]) -> Response:
