@@ -17,12 +17,12 @@ from starlette.responses import JSONResponse, Response
 from . import gitlfs, gitstore
 from .content import SHA256
 from .errors import HubError, bad_request, forbidden
+from .housekeeping import PATIENCE
 from .ranges import byte_range
 from .registry import check_writer
 from .repos import readable_repo
 from .web import Call, ok, stream
 
-_LINK_LIFETIME = 24 * 3600
 _DOWNLOAD = "download"
 
 
@@ -177,7 +177,7 @@ def _downloads(call: Call, objects: list[dict[str, Any]]) -> list[dict[str, Any]
 
 def _right(call: Call, sha256: str, size: int, upload_id: str) -> str:
     """The query of a link that carries its own right, as clients send no token to it."""
-    expiry = int(time.time()) + _LINK_LIFETIME
+    expiry = int(time.time()) + PATIENCE
     signature = _sign(call, sha256, size, upload_id, expiry)
     return f"size={size}&upload={upload_id}&expiry={expiry}&signature={signature}"
 

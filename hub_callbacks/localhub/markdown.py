@@ -26,7 +26,6 @@ _TAGS = set(
         "tfoot th thead tr tt u ul var",
     )
 )
-_HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")
 _ATTRIBUTES = {
     "a": {"href", "title"},
     "img": {"src", "alt", "title", "width", "height", "align"},
@@ -34,7 +33,7 @@ _ATTRIBUTES = {
     "ol": {"start"},
     **{name: {"align"} for name in ("div", "p", "table")},
     **{name: {"align", "colspan", "rowspan"} for name in ("td", "th")},
-    **{name: {"align", "id"} for name in _HEADINGS},
+    **{name: {"align", "id"} for name in ("h1", "h2", "h3", "h4", "h5", "h6")},
 }
 _SCHEMES = {"http", "https", "mailto"}
 

@@ -123,7 +123,7 @@ class Registry:
         staging = self._trash / f"new-{uuid.uuid4().hex}"
         gitwrite.create(staging, author, files)
         repo = replace(repo, path=self._path(repo.type, repo.id), created_at=gitstore.iso_date(time.time()))
-        write_json(staging / _FACTS, _facts(repo))
+        _write_facts(staging, repo)
         with self._lock:
             self._check_free(repo.type, repo.id)
             _rename(staging, repo.path)
@@ -148,7 +148,7 @@ class Registry:
                 self._check_free(repo.type, new_id, f"A {repo.type} repository called {new_id} already exists")
             moved = replace(repo, id=new_id, path=self._path(repo.type, new_id))
             _rename(repo.path, moved.path)
-            write_json(moved.path / _FACTS, _facts(moved))
+            _write_facts(moved.path, moved)
             del self._repos[(repo.type, repo.id.lower())]
             self._keep(moved)
             self._redirects[f"{repo.type}:{repo.id.lower()}"] = new_id
@@ -160,7 +160,7 @@ class Registry:
         """Stores changed facts."""
         with self.lock(repo), self._lock:
             changed = replace(self._repos[(repo.type, repo.id.lower())], **changes)
-            write_json(changed.path / _FACTS, _facts(changed))
+            _write_facts(changed.path, changed)
             self._keep(changed)
         return changed
 
@@ -199,10 +199,10 @@ def _visible(repo: Repo, viewer: Identity | None) -> bool:
     return not repo.private or (viewer is not None and viewer.may_read(repo.owner))
 
 
-def _facts(repo: Repo) -> dict[str, Any]:
+def _write_facts(folder: Path, repo: Repo) -> None:
     facts = asdict(repo)
     del facts["path"]
-    return facts
+    write_json(folder / _FACTS, facts)
 
 
 def _load(path: Path) -> Repo:
