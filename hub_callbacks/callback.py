@@ -188,8 +188,8 @@ class HubSyncCallback(TrainerCallback):
         Raises:
             SettingsError: for a value that cannot work.
         """
-        run = self._run
-        if run is None or run.args is not args or run.engine.is_closed:
+        run = self.known_run(args)
+        if run is None or run.engine.is_closed:
             settings = resolve(args, self._overrides)
             run = self._runs.get(settings)
             if run is None or run.engine.is_closed:
@@ -315,6 +315,3 @@ def find(trainer: Any) -> HubSyncCallback | None:
     handler = getattr(trainer, "callback_handler", None)
     found = (callback for callback in getattr(handler, "callbacks", ()) if isinstance(callback, HubSyncCallback))
     return next(found, None)
-
-
-__all__ = ["HubSyncCallback", "find"]

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .checkpoints.completeness import find_checkpoint, path_of, step_of
+from .checkpoints.completeness import find_checkpoint, path_of
 from .checkpoints.files import is_weights, list_files
 from .errors import SettingsError
 from .settings import Settings, resolve
@@ -214,10 +214,9 @@ class HubSync(HubVerbs):
         if not self.is_main_process:
             return None
         checkpoint = find_checkpoint(checkpoint_folder, self.settings.output_dir)
-        step = step_of(checkpoint)
         self._learn_once()
-        plan = plan_checkpoint(self.settings.hub_strategy, checkpoint, step, self._state.global_step)
-        return self._push(plan, weights_step=step, request=Request(self.engine.target_of(plan.step)))
+        plan = plan_checkpoint(self.settings.hub_strategy, checkpoint, self._state.global_step)
+        return self._push(plan, weights_step=plan.step, request=Request(self.engine.target_of(plan.step)))
 
     def _finish_current_push(self) -> None:
         if self.push_in_progress:

@@ -52,10 +52,11 @@ def latest_checkpoint(args: Any, **overrides: Any) -> str | None:
     """
     settings = resolve(args, overrides)
     job = processes()
+    downloads = Downloads(settings.hub_model_id, settings.hub_token)
     search = Search(
         output_dir=Path(args.output_dir),
         outbox=Outbox(settings.outbox),
-        downloads=Downloads(settings.hub_model_id, settings.hub_token),
+        downloads=downloads,
         revision=settings.hub_revision,
         world_size=args.world_size,
     )
@@ -67,8 +68,7 @@ def latest_checkpoint(args: Any, **overrides: Any) -> str | None:
                 logger.warning("Not continued from: %s.", why)
     if found is None:
         if job.is_main:
-            missing = search.downloads.missing if search.downloads else None
-            why = f" ({missing})" if missing else ""
+            why = f" ({downloads.missing})" if downloads.missing else ""
             logger.warning(
                 "No checkpoint of %s was found%s; training starts at step 0.", settings.hub_model_id, why
             )

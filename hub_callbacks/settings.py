@@ -21,16 +21,16 @@ OUTBOX_NAME = "_hub_sync"
 """The folder in `output_dir` that holds what is not yet on the Hub. The Trainer's own uploads leave out
 names that start with an underscore."""
 
-FROM_ARGUMENTS = {
-    "output_dir": "output_dir",
-    "hub_model_id": "hub_model_id",
-    "hub_strategy": "hub_strategy",
-    "hub_token": "hub_token",
-    "hub_private_repo": "hub_private_repo",
-    "hub_always_push": "hub_always_push",
-    "hub_revision": "hub_revision",
-}
-"""Keyword of the callback → field of `TrainingArguments` that it overrides."""
+FROM_ARGUMENTS = (
+    "output_dir",
+    "hub_model_id",
+    "hub_strategy",
+    "hub_token",
+    "hub_private_repo",
+    "hub_always_push",
+    "hub_revision",
+)
+"""Keywords of the callback that override the field of `TrainingArguments` of that name."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def resolve(args: Any = None, overrides: Mapping[str, Any] | None = None) -> Set
     Raises:
         SettingsError: for an unknown keyword or a value that cannot work.
     """
-    values: dict[str, Any] = {name: getattr(args, attribute, None) for name, attribute in FROM_ARGUMENTS.items()}
+    values: dict[str, Any] = {name: getattr(args, name, None) for name in FROM_ARGUMENTS}
     values |= {name: value for name, value in (overrides or {}).items() if value is not None}
     known = {f.name for f in fields(Settings)}
     for name in values:

@@ -16,7 +16,7 @@ import typer
 
 from ..outbox import ledger
 from ..outbox.control import Control
-from ..outbox.push import CreateRepository, LookForOtherRun, Push
+from ..outbox.push import CreateRepository, LookForOtherRun
 from ..outbox.queue import Outbox
 from ..settings import OUTBOX_NAME
 from ..training.summary import counted
@@ -67,8 +67,7 @@ def open_outbox(folder: Path) -> Outbox:
 @app.command()
 def status(folder: Folder, as_json: AsJson = False) -> None:
     """Shows what waits to be sent, what was sent last, and what went wrong."""
-    outbox = open_outbox(folder)
-    rows = table_of(outbox)
+    rows = table_of(open_outbox(folder))
     if as_json:
         typer.echo(json.dumps(rows, ensure_ascii=False, indent=1))
     else:
@@ -84,31 +83,27 @@ def table_of(outbox: Outbox) -> list[dict[str, Any]]:
     rows = []
     others = outbox.other_formats
     for push_id in sorted(pending.keys() | latest.keys() | others.keys(), key=lambda name: (len(name), name)):
-        push, entry = pending.get(push_id), latest.get(push_id)
-        state = entry.state if entry else ledger.QUEUED
+        push, entry = pending.get(push_id), latest.get(push_id) or ledger.Entry(push_id, ledger.QUEUED)
+        # What only makes sure of the repository does not count: the next push does that, too.
+        is_awaited = push is not None and not isinstance(push.content, CreateRepository | LookForOtherRun)
+        state = entry.state
         if state == ledger.RUNNING and not is_being_sent:
             state = ledger.WAITING  # whoever sent it has ended
         rows.append(
             {
                 "push": push_id,
                 "state": state,
-                "waits": push_id in others
-                or (push is not None and state not in ledger.FINAL and _holds_something(push)),
-                "message": push.message if push else entry.message if entry else "",
+                "waits": push_id in others or (is_awaited and state not in ledger.FINAL),
+                "message": push.message if push else entry.message,
                 "step": push.step if push else None,
-                "bytes": push.size if push else entry.size if entry else None,
-                "commit": entry.commit if entry else None,
-                "by": entry.by if entry else None,
-                "why": others.get(push_id) or (entry.why if entry else None),
-                "next_try": entry.next_try if entry else None,
+                "bytes": push.size if push else entry.size,
+                "commit": entry.commit,
+                "by": entry.by,
+                "why": others.get(push_id) or entry.why,
+                "next_try": entry.next_try,
             }
         )
     return rows
-
-
-def _holds_something(push: Push) -> bool:
-    """Whether something that was made is in it; else it creates the repository, as the next push does too."""
-    return not isinstance(push.content, CreateRepository | LookForOtherRun)
 
 
 @app.command()

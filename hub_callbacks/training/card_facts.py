@@ -24,7 +24,8 @@ from ..errors import SettingsError
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
 
-OPTIONS = frozenset(field.name for field in dataclasses.fields(CardOptions))
+OPTIONS = tuple(field.name for field in dataclasses.fields(CardOptions))
+"""Parameters of `create_model_card`, in order; the Trainer's own does not have the last."""
 
 
 def read_template(path: Path | None) -> str | None:
@@ -64,7 +65,7 @@ class CardFacts:
         setup: What does not change during the training; empty before it is known.
     """
 
-    def __init__(self, template: str | None = None, options: dict[str, Any] | None = None) -> None:
+    def __init__(self, template: str | None, options: dict[str, Any] | None = None) -> None:
         self.template = template
         self.options = options or {}
         self.setup: dict[str, Any] = {}
@@ -125,11 +126,10 @@ class CardFacts:
 
     def write(self, folder: Path, state: Any, weights_step: int | None = None) -> ModelCard:
         """Renders the card now, merges it with the README.md that is in `folder`, and writes it there."""
-        facts = self.at(state, weights_step)
         readme = folder / "README.md"
         there = readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else None
-        options = CardOptions(**self.options)
-        rendered = render_card(facts["setup"], facts["progress"], options, template=self.template)
+        progress = gather_progress(state, weights_step=weights_step)
+        rendered = render_card(self.setup, progress, CardOptions(**self.options), template=self.template)
         text = merge_card(rendered.text, there)
         readme.write_text(text, encoding="utf-8")
         for name, picture in rendered.pictures.items():

@@ -32,7 +32,7 @@ from ..settings import Settings
 from . import shared_pusher
 from .futures import PushFutures
 from .plan import Plan
-from .request import Request, check_token, target_of_run
+from .request import Request, target_of_run
 from .staging import stage
 from .summary import PushInProgress, Summary, WaitDisplay, counted, not_arrived
 
@@ -111,12 +111,8 @@ class Engine:
 
         Args:
             token: To be used from now on.
-
-        Raises:
-            SettingsError: when the token is none.
         """
         if token is not None:
-            check_token(token)
             self.use_token(token)
         if self._creation is None or token is not None:
             self.start()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints.completeness import TO_LOAD, problem_of
+from ..checkpoints.files import checkpoint_name
 from ..outbox.queue import Outbox
 from . import training_args
 
@@ -41,7 +42,7 @@ def checkpoint_with_final_weights(
         folder = output_dir / Path(best).name if not Path(best).is_dir() else Path(best)
         step = folder.name.rpartition("-")[2]
         return (folder, int(step)) if step.isdigit() and _is_complete(folder) else None
-    folder = output_dir / f"checkpoint-{state.global_step}"
+    folder = output_dir / checkpoint_name(state.global_step)
     is_ours = state.global_step in saved
     return (folder, state.global_step) if is_ours and _is_complete(folder) else None
 
@@ -63,11 +64,8 @@ def final_model(
         seen: What the Trainer hands to callbacks: `model`, `processing_class`, `train_dataloader`.
     """
     found = checkpoint_with_final_weights(args, state, output_dir, saved)
-    if found is not None:
+    if found is not None or is_sharded(args):
         yield found
-        return
-    if is_sharded(args):
-        yield None
         return
     outbox.staging.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="final-", dir=outbox.staging))

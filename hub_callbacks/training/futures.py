@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from concurrent.futures import Future, InvalidStateError
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,7 +48,7 @@ class PushFutures:
         self._running: set[str] = set()
         self._arrived = 0
         self._left = 0
-        self.last_progress = self._last_news = time.monotonic()
+        self._last_progress = self._last_news = time.monotonic()
 
     def __len__(self) -> int:
         return len(self._sizes)
@@ -81,7 +81,7 @@ class PushFutures:
             self._running.add(entry.push)
         if entry.state not in ledger.FINAL:
             return
-        self.last_progress = time.monotonic()
+        self._last_progress = time.monotonic()
         if entry.push in self._unsent:
             del self._unsent[entry.push]
             size = self._sizes[entry.push]
@@ -93,7 +93,7 @@ class PushFutures:
             if fate is not None and fate.state in ledger.FINAL:
                 self._settled |= dict.fromkeys(futures, fate)
             else:
-                self._waiting.setdefault(self._heir(entry), []).extend(futures)
+                self._waiting.setdefault(self._heir(entry.push), []).extend(futures)
 
     def settle(self) -> None:
         """Gives the futures what is known. Not to be called with `news` held: a user's callbacks run in here."""
@@ -107,12 +107,10 @@ class PushFutures:
 
     def of(self, push_id: str) -> ledger.Entry | None:
         """What is known of a push, or of the one that took it over in the end."""
-        entry = self._entries.get(push_id)
-        return entry if entry is None else self._entries.get(self._heir(entry))
+        return self._entries.get(self._heir(push_id))
 
-    def _heir(self, entry: ledger.Entry) -> str:
+    def _heir(self, push_id: str) -> str:
         """The push that took over another one in the end, which may not have been heard of yet."""
-        push_id = entry.push
         while (known := self._entries.get(push_id)) is not None and known.state == ledger.SUPERSEDED and known.by:
             push_id = known.by
         return push_id
@@ -147,7 +145,7 @@ class PushFutures:
 
     def expect_progress(self) -> None:
         """From now on it counts how long there is none."""
-        self.last_progress = time.monotonic()
+        self._last_progress = time.monotonic()
 
     def outlook(self, patience: float, is_sending: bool, is_given_up: bool) -> bool | None:
         """Whether all is on the Hub; `False` when waiting longer is no use, `None` when it is.
@@ -163,17 +161,14 @@ class PushFutures:
             if not self._waiting:
                 return not self._unsent
             now = time.monotonic()
-            is_refused = self._all_refused(self._waiting)
+            entries = map(self._entries.get, self._waiting)
+            is_refused = all(entry is not None and entry.state == ledger.REFUSED for entry in entries)
         if is_given_up or (is_refused and now - self._last_news > SETTLE):
             return False
         # An upload that is under way is progress; what ends one that hangs are the pusher's own limits.
         if is_sending:
             return None
-        return False if now - self.last_progress > patience else None
-
-    def _all_refused(self, pushes: Iterable[str]) -> bool:
-        entries = map(self._entries.get, pushes)
-        return all(entry is not None and entry.state == ledger.REFUSED for entry in entries)
+        return False if now - self._last_progress > patience else None
 
     def sizes(self) -> tuple[int, int]:
         """Bytes that have arrived and bytes in all; what the Hub has already need not be sent."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from ..outbox.push import NODE_BRANCH, Target
+from ..outbox.push import Target
 from ..settings import Settings
 from .engine import Engine
 from .nodes import Nodes
@@ -22,16 +22,15 @@ class NodeRun:
     """
     Args:
         args: The `TrainingArguments` of the Trainer on this process.
-        settings: Those of this process; the main one says which repository is meant.
+        settings: Those of this process, with the repository that the main one names.
         nodes: The nodes of the job.
     """
 
     def __init__(self, args: Any, settings: Settings, nodes: Nodes) -> None:
-        assert nodes.hub_model_id is not None
         self.args = args
-        self.engine = Engine(replace(settings, hub_model_id=nodes.hub_model_id))
+        self.engine = Engine(settings)
         self._node = nodes.here
-        self._target = Target(nodes.hub_model_id, f"{NODE_BRANCH}-{nodes.training}", settings.hub_private_repo)
+        self._target = Target(settings.hub_model_id, nodes.branch, settings.hub_private_repo)
         self._saves = Saves(args, f"rng_state_{nodes.rank}.pth", nodes.ranks_here)
         self.engine.start(self._target)
 

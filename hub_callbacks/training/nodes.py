@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..outbox.push import NODE_BRANCH
 from ..settings import OUTBOX_NAME
 
 logger = logging.getLogger(__name__)
@@ -51,6 +52,11 @@ class Nodes:
     def is_head(self) -> bool:
         """Whether this process is the one that sends what is in its folder."""
         return self.heads[self.here] == self.rank
+
+    @property
+    def branch(self) -> str:
+        """Where nodes with folders of their own put their files."""
+        return f"{NODE_BRANCH}-{self.training}"
 
     @property
     def apart(self) -> tuple[int, ...]:

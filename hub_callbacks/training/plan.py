@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
+from ..checkpoints.completeness import step_of
 from ..checkpoints.files import (
     LAST_CHECKPOINT,
     belongs_to_checkpoint,
@@ -85,16 +85,6 @@ def model_part(source: Path, files: Iterable[str]) -> Part:
     return Part(MODEL, source, tuple(f for f in files if not is_training_state(f) and f != "README.md"))
 
 
-def checkpoint_part(source: Path, files: Iterable[str], prefix: str) -> Part:
-    return Part(
-        slot=prefix,
-        source=source,
-        files=tuple(filter(belongs_to_checkpoint, files)),
-        prefix=prefix,
-        whole_folder=True,
-    )
-
-
 def plan_output_dir(output_dir: Path, model_files: Collection[str], step: int, message: str) -> Plan:
     """What a script's final push takes from `output_dir`: the model, and results, predictions and logs beside it.
 
@@ -116,10 +106,10 @@ def plan_save(strategy: str, checkpoint: Path, step: int, message: str) -> Plan 
         return None
     files = list_files(checkpoint)
     parts = [model_part(checkpoint, files)]
-    if strategy == "checkpoint":
-        parts.append(checkpoint_part(checkpoint, files, LAST_CHECKPOINT))
-    elif strategy == "all_checkpoints":
-        parts.append(checkpoint_part(checkpoint, files, checkpoint.name))
+    folder = {"checkpoint": LAST_CHECKPOINT, "all_checkpoints": checkpoint.name}.get(strategy)
+    if folder is not None:
+        own = tuple(filter(belongs_to_checkpoint, files))
+        parts.append(Part(folder, checkpoint, own, prefix=folder, whole_folder=True))
     return Plan(message, step, tuple(parts))
 
 
@@ -142,14 +132,14 @@ def plan_node_files(checkpoint: Path, step: int, node: int, has_copies: bool) ->
     return Plan(f"Files of node {node}, step {step}", step, (part,), card=False)
 
 
-def plan_checkpoint(strategy: str, checkpoint: Path, step: int | None, newest_step: int) -> Plan:
+def plan_checkpoint(strategy: str, checkpoint: Path, newest_step: int) -> Plan:
     """What a script pushes that names a checkpoint folder: whatever the strategy, the model goes.
 
     Args:
-        step: The step that it was saved at, if that is known.
-        newest_step: The step that training is at.
+        newest_step: The step that training is at; it counts where the checkpoint does not say its own.
     """
-    message = f"Checkpoint {checkpoint.name}" if step is None else progress_message("step", step, None)
+    step = step_of(checkpoint)
+    message = f"Checkpoint {checkpoint.name}" if step is None else progress_message(step)
     strategy = "every_save" if strategy == "end" else strategy
     plan = plan_save(strategy, checkpoint, newest_step if step is None else step, message)
     assert plan is not None
@@ -161,17 +151,15 @@ def plan_evaluate(strategy: str, step: int, message: str) -> Plan | None:
     return None if strategy == "end" else Plan(message, step)
 
 
-def plan_end(final_model: Path, step: int, message: str = END_OF_TRAINING) -> Plan:
+def plan_end(final_model: Path, step: int) -> Plan:
     """What the end of training pushes, whatever the strategy.
 
     Args:
         final_model: Folder that holds the final weights, loadable; a checkpoint that holds them will do.
     """
-    return Plan(message, step, (model_part(final_model, list_files(final_model)),))
+    return Plan(END_OF_TRAINING, step, (model_part(final_model, list_files(final_model)),))
 
 
-def progress_message(unit: Literal["step", "epoch"], step: int, epoch: float | None) -> str:
-    """The title of a commit during training, as the Trainer words it."""
-    if unit == "epoch" and epoch is not None:
-        return f"Training in progress, epoch {int(epoch)}"
-    return f"Training in progress, step {step}"
+def progress_message(step: int, epoch: float | None = None) -> str:
+    """The title of a commit during training, as the Trainer words it; by the epoch where that is given."""
+    return f"Training in progress, step {step}" if epoch is None else f"Training in progress, epoch {int(epoch)}"

@@ -55,7 +55,8 @@ class PusherProcess:
         self._on_news = on_news
         self.sent = 0
         self._process: subprocess.Popen[bytes] | None = None
-        self._thread: _InThread | None = None
+        self._thread: threading.Thread | None = None
+        self._control = _ThreadControl(on_news, orders)
         self._lock = threading.Lock()
         self._deaths: list[float] = []
         self._stopping = False
@@ -100,8 +101,7 @@ class PusherProcess:
             return
         with self._lock:
             self.orders = orders
-            if self._thread is not None:
-                self._thread.control.orders = orders
+            self._control.orders = orders
             self._tell(_line(orders))
 
     def join(self, orders: Orders) -> None:
@@ -127,8 +127,8 @@ class PusherProcess:
         with self._lock:
             self._stopping = True
             if self._thread is not None:
-                self._thread.control.stop = True
-                self._thread.control.ring()
+                self._control.stop = True
+                self._control.ring()
                 self._thread.join(grace)
                 return
             process = self._process
@@ -157,7 +157,9 @@ class PusherProcess:
                 )
         except OSError as error:
             logger.warning("No process can be started for the pushes (%s); they go by a thread.", error)
-            self._thread = _InThread(self._outbox, self.orders, self._on_news)
+            self._thread = threading.Thread(
+                target=push_all, args=(self._outbox, self._control), name="hub_callbacks-pusher", daemon=True
+            )
             self._thread.start()
             return
         assert process.stdin is not None and process.stdout is not None
@@ -170,7 +172,7 @@ class PusherProcess:
 
     def _tell(self, line: bytes) -> None:
         if self._thread is not None:
-            self._thread.control.ring()
+            self._control.ring()
             return
         if self._process is None or self._process.stdin is None:
             return
@@ -227,19 +229,9 @@ def _line(orders: Orders) -> bytes:
     return json.dumps(asdict(orders)).encode() + b"\n"
 
 
-class _InThread(threading.Thread):
-    """The pusher in the training process, where no process can be started."""
-
-    def __init__(self, outbox: Outbox, orders: Orders, on_news: Callable[[], None]) -> None:
-        super().__init__(name="hub_callbacks-pusher", daemon=True)
-        self.outbox = outbox
-        self.control = _ThreadControl(on_news, orders)
-
-    def run(self) -> None:
-        push_all(self.outbox, self.control)
-
-
 class _ThreadControl(Control):
+    """What a pusher in the training process is told, where no process can be started."""
+
     def __init__(self, on_news: Callable[[], None], orders: Orders) -> None:
         super().__init__(drain=False, orders=orders)
         self._on_news = on_news

@@ -32,8 +32,7 @@ class Ranks:
     def exchange(self, value: T) -> list[T]:
         from accelerate.utils import gather_object
 
-        gathered: list[T] = gather_object([value])
-        return gathered
+        return gather_object([value])
 
     def together(self, work: Callable[[], T]) -> list[T]:
         results: list[T] = []

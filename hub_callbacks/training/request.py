@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..card import CardOptions
 from ..errors import SettingsError
 from ..outbox.push import Target
 from ..settings import Settings, check_ref
+from .card_facts import OPTIONS
 from .plan import END_OF_TRAINING
 
 _OF_A_RUN = re.compile("run-[0-9a-f]{12}")
 """The branch that `on_foreign_run="branch"` makes; only the main process knows which."""
+_SWITCHES = {"create_repo": True, "delete_existing_repo": False, "run_as_future": False, "blocking": True}
+"""Parameter of `push_to_hub` that is `True` or `False` → what it is where it was not given."""
 
 
 @dataclass(frozen=True)
@@ -54,19 +56,16 @@ def read_request(target: Target, said: Mapping[str, Any]) -> Request:
     Raises:
         SettingsError: for a value that cannot work.
     """
-    message, description = said.get("commit_message"), said.get("commit_description")
-    if message is not None:
-        check_text("commit_message", message)
-    token = said.get("token")
-    check_token(token)
+    message, description, token = said.get("commit_message"), said.get("commit_description"), said.get("token")
+    check_text("commit_message", message)
+    check_text("token", token)
     if description is not None and not isinstance(description, str):
         raise SettingsError(f"commit_description is {description!r}; it is a text, or None.")
-    create = said.get("create_repo", True)
-    replaces = said.get("delete_existing_repo", False)
-    run_as_future, blocking = said.get("run_as_future", False), said.get("blocking", True)
-    check_switches(
-        create_repo=create, delete_existing_repo=replaces, run_as_future=run_as_future, blocking=blocking
-    )
+    switches = {name: said.get(name, default) for name, default in _SWITCHES.items()}
+    for name, value in switches.items():
+        if not isinstance(value, bool):
+            raise SettingsError(f"{name} is {value!r}; it is True or False.")
+    create, replaces = switches["create_repo"], switches["delete_existing_repo"]
     card = said.get("card") or {}
     check_card_options(card)
     private, revision = said.get("private"), said.get("revision")
@@ -93,7 +92,7 @@ def read_request(target: Target, said: Mapping[str, Any]) -> Request:
         replaces,
         message=message or END_OF_TRAINING,
         token=token,
-        waits=blocking and not run_as_future,
+        waits=switches["blocking"] and not switches["run_as_future"],
         card=card,
     )
 
@@ -121,8 +120,8 @@ def list_of_names(what: str, value: Any) -> tuple[str, ...]:
     Raises:
         SettingsError: when they are none.
     """
-    names = (value,) if isinstance(value, str) else tuple(value or ()) if _is_list(value) else None
-    if names is None or not all(isinstance(name, str) for name in names):
+    names = () if value is None else (value,) if isinstance(value, str) else value
+    if not isinstance(names, list | tuple | set) or not all(isinstance(name, str) for name in names):
         raise SettingsError(f"{what} is {value!r}; it is a name, or a list of names.")
     return tuple(dict.fromkeys(names))
 
@@ -133,41 +132,16 @@ def check_card_options(options: Mapping[str, Any]) -> None:
     Raises:
         SettingsError: for an unknown name, or a value that is neither a text nor a list of texts.
     """
-    known = [field.name for field in fields(CardOptions)]
     for name, value in options.items():
-        if name not in known:
-            raise SettingsError(f"{name!r} cannot be said of a model; what can be is {', '.join(known)}.")
-        if value is not None:
-            list_of_names(name, value)
-
-
-def check_token(token: Any) -> None:
-    """
-    Raises:
-        SettingsError: when it is neither a text nor `None`.
-    """
-    if token is not None:
-        check_text("token", token)
+        if name not in OPTIONS:
+            raise SettingsError(f"{name!r} cannot be said of a model; what can be is {', '.join(OPTIONS)}.")
+        list_of_names(name, value)
 
 
 def check_text(what: str, value: Any) -> None:
     """
     Raises:
-        SettingsError: when it is no text, or empty.
+        SettingsError: when it is neither `None` nor a text with something in it.
     """
-    if not isinstance(value, str) or not value.strip():
+    if value is not None and not (isinstance(value, str) and value.strip()):
         raise SettingsError(f"{what} is {value!r}; it is a text.")
-
-
-def check_switches(**values: Any) -> None:
-    """
-    Raises:
-        SettingsError: when one is neither `True` nor `False`.
-    """
-    for name, value in values.items():
-        if not isinstance(value, bool):
-            raise SettingsError(f"{name} is {value!r}; it is True or False.")
-
-
-def _is_list(value: Any) -> bool:
-    return value is None or isinstance(value, list | tuple | set)

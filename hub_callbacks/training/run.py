@@ -13,9 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..checkpoints.completeness import find_checkpoint, step_of
-from ..checkpoints.files import TRAINER_STATE
-from ..outbox.push import NODE_BRANCH, OtherNodes
+from ..checkpoints.completeness import find_checkpoint
+from ..checkpoints.files import TRAINER_STATE, checkpoint_name
+from ..outbox.push import OtherNodes
 from ..settings import Settings
 from . import training_args
 from .card_facts import CardFacts, read_template
@@ -64,17 +64,14 @@ class Run:
         self.is_ending = False
         self._has_seen_evaluation = False
         self._card_due = False
-        self._nodes: Nodes | None = None
-        self._saves = self._new_saves()
+        self._other_nodes: OtherNodes | None = None
+        self._saves = Saves(args, TRAINER_STATE, None)
 
     @property
     def folder(self) -> Path:
         return output_dir(self.args)
 
-    def _new_saves(self) -> Saves:
-        return Saves(self.args, TRAINER_STATE, None if self._nodes is None else self._nodes.ranks_here)
-
-    def begins(self, state: Any, seen: dict[str, Any], nodes: Nodes | None = None) -> None:
+    def begins(self, state: Any, seen: dict[str, Any], nodes: Nodes | None) -> None:
         """Training begins.
 
         Args:
@@ -82,12 +79,13 @@ class Run:
             seen: What the Trainer hands to callbacks: model, processing class, data loaders.
             nodes: The nodes of the job, where it has several.
         """
-        self._nodes = nodes
         self._is_training = True
         self._has_seen_evaluation = self._card_due = False
-        self._saves = self._new_saves()
-        if self._other_nodes is not None:
-            self.engine.outbox.note_branch(self._other_nodes.branch)
+        self._saves = Saves(self.args, TRAINER_STATE, None if nodes is None else nodes.ranks_here)
+        self._other_nodes = None
+        if nodes is not None and nodes.apart and self.settings.pushes_checkpoints:
+            self._other_nodes = OtherNodes(nodes.branch, nodes.apart)
+            self.engine.outbox.note_branch(nodes.branch)
         self.engine.look_for_another_run()
         self.facts = CardFacts(self.facts.template, self.facts.options)
         self.learn(state, seen)
@@ -162,20 +160,12 @@ class Run:
             SettingsError: when it is no checkpoint.
         """
         checkpoint = find_checkpoint(folder, self.folder)
-        step = step_of(checkpoint)
-        plan = plan_checkpoint(self.settings.hub_strategy, checkpoint, step, state.global_step)
-        return self._push(plan, state, step, Request(self.engine.target_of(plan.step)))
+        plan = plan_checkpoint(self.settings.hub_strategy, checkpoint, state.global_step)
+        return self._push(plan, state, plan.step, Request(self.engine.target_of(plan.step)))
 
     def is_due(self, folder: str | Path, state: Any) -> bool:
         """Whether a folder is the checkpoint of the step that training is at: its own event pushes it."""
-        return self._is_training and Path(folder).absolute() == self._checkpoint(state.global_step)
-
-    @property
-    def _other_nodes(self) -> OtherNodes | None:
-        """Where nodes with folders of their own put their files."""
-        if self._nodes is None or not self._nodes.apart or not self.settings.pushes_checkpoints:
-            return None
-        return OtherNodes(f"{NODE_BRANCH}-{self._nodes.training}", self._nodes.apart)
+        return self._is_training and Path(folder).absolute() == self.folder / checkpoint_name(state.global_step)
 
     def _remove_branches(self) -> None:
         """Of this training, and of earlier ones that did not come to their end."""
@@ -183,9 +173,6 @@ class Run:
             is_ours = self._other_nodes is not None and branch == self._other_nodes.branch
             self.engine.remove_branch(branch, is_awaited=is_ours)
             self.engine.outbox.forget_branch(branch)
-
-    def _checkpoint(self, step: int) -> Path:
-        return self.folder / f"checkpoint-{step}"
 
     def _push_save(self, saved: Saved, state: Any) -> None:
         message = self._message(state, saved.step)
@@ -219,6 +206,5 @@ class Run:
         return self.engine.push(plan, card=card, readme=readme, replacements=replacements, request=request)
 
     def _message(self, state: Any, step: int | None = None) -> str:
-        by_epoch = str(getattr(self.args.save_strategy, "value", self.args.save_strategy)) == "epoch"
-        step = state.global_step if step is None else step
-        return progress_message("epoch" if by_epoch else "step", step, state.epoch)
+        epoch = state.epoch if self.args.save_strategy == "epoch" else None
+        return progress_message(state.global_step if step is None else step, epoch)

@@ -20,6 +20,7 @@ from ..checkpoints.completeness import (
     unannounced,
     wait_for_ranks,
 )
+from ..checkpoints.files import checkpoint_name
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ class Saves:
     def end(self) -> Iterator[Saved]:
         """Training ends: the last checkpoint, if it is still due, and those that nobody announced."""
         if self._incomplete is not None:
-            wait_for_ranks(self._checkpoint(self._incomplete), self._ranks)
+            wait_for_ranks(output_dir(self._args) / checkpoint_name(self._incomplete), self._ranks)
             yield from self._look_at(self._incomplete, whatever_is_there=True)
         for step in unannounced(self._last_files(), self.steps, self._before):
             yield from self._look_at(step, is_urgent=True)
@@ -84,12 +85,9 @@ class Saves:
     def _last_files(self) -> list[Path]:
         return list(output_dir(self._args).glob(f"checkpoint-*/{self._last_file}"))
 
-    def _checkpoint(self, step: int) -> Path:
-        return output_dir(self._args) / f"checkpoint-{step}"
-
     def _look_at(self, step: int, whatever_is_there: bool = False, is_urgent: bool = False) -> Iterator[Saved]:
         """A checkpoint that is complete, or gone; one that is neither is looked at again later."""
-        checkpoint = self._checkpoint(step)
+        checkpoint = output_dir(self._args) / checkpoint_name(step)
         self._incomplete = None
         if not checkpoint.is_dir():
             yield Saved(checkpoint, step, is_urgent)

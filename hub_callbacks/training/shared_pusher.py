@@ -68,7 +68,9 @@ def join(engine: Engine, orders: Orders) -> tuple[PusherProcess, Callable[[], ob
     with _lock:
         _start_janitor()
         is_new = key not in _shared
-        shared = _shared.setdefault(key, SharedPusher(Outbox(engine.outbox.root), orders))
+        if is_new:
+            _shared[key] = SharedPusher(Outbox(engine.outbox.root), orders)
+        shared = _shared[key]
         shared.users += 1
         shared.engines.add(engine)
     if not is_new:

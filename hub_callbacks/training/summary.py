@@ -195,9 +195,8 @@ class Reporter:
             self.trouble = entry.why
         if entry.state == ledger.REFUSED and entry.why and self._is_new(entry.why):
             logger.error("%s was not pushed. %s", entry.message, entry.why)
-        elif entry.state == ledger.WAITING_FOR_NODES:
-            if entry.why and self._is_new(entry.why):
-                logger.info("%s %s.", entry.message, entry.why)
+        elif entry.state == ledger.WAITING_FOR_NODES and entry.why and self._is_new(entry.why):
+            logger.info("%s %s.", entry.message, entry.why)
         elif entry.state == ledger.WAITING and self._is_new(ledger.WAITING):
             logger.warning(
                 "%s could not be pushed yet, and is tried again: %s. Training goes on.",

@@ -20,7 +20,6 @@ from . import trainer_verbs
 from .card_facts import OPTIONS
 from .plan import END_OF_TRAINING
 from .request import check_card_options
-from .verbs import CARD_PARAMETERS
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +115,7 @@ def _on_instance(trainer: weakref.ref[Any], name: str, find: Find) -> Callable[.
 
 def _create_model_card(callback: Any, trainer: Any, *args: Any, **options: Any) -> Any:
     """For scripts that end with it where they were not told to push: the callback pushes all the same."""
-    options = dict(zip(CARD_PARAMETERS, args, strict=False)) | options
+    options = dict(zip(OPTIONS, args, strict=False)) | options
     card = trainer_verbs.write_card(callback, trainer, _sayable(options))
     run = trainer_verbs.run_on_main(callback, trainer)
     if run is not None and not trainer.args.push_to_hub:

@@ -16,7 +16,7 @@ from .card_facts import CardFacts
 from .final_model import weights_step
 from .plan import stays_here
 from .readme import write_librarys
-from .request import check_token, read_request
+from .request import check_text, read_request
 from .run import Run
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def connect(callback: Runs, trainer: Any, token: str | None = None) -> None:
     Raises:
         SettingsError: when the token is none.
     """
-    check_token(token)
+    check_text("token", token)
     run = run_on_main(callback, trainer)
     if run is not None:
         run.engine.connect(token)
@@ -55,7 +55,7 @@ def write_card(callback: Runs, trainer: Any, options: Mapping[str, Any]) -> Mode
     """Writes README.md into `output_dir` at once, with a person's text in it kept.
 
     Args:
-        options: One of `CARD_PARAMETERS` → its value.
+        options: One of `OPTIONS` → its value.
 
     Returns:
         The card; `None` on other processes than the main one. The Trainer's own returns nothing.

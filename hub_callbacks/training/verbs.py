@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .plan import END_OF_TRAINING
-from .request import check_card_options, check_token
+from .request import check_card_options, check_text
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo, ModelCard
@@ -57,7 +56,7 @@ class HubVerbs:
         Raises:
             SettingsError: when the token is none.
         """
-        check_token(token)
+        check_text("token", token)
         self._connect(token)
 
     def create_model_card(
@@ -171,7 +170,3 @@ class HubVerbs:
 
 def _without_self(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if name != "self"}
-
-
-CARD_PARAMETERS = tuple(inspect.signature(HubVerbs.create_model_card).parameters)[1:]
-"""Parameters of `create_model_card`, in order; the Trainer's own does not have the last."""

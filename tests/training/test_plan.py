@@ -123,9 +123,8 @@ def test_a_scripts_final_push_leaves_checkpoints_private_and_hidden_files(tmp_pa
 
 
 def test_messages_are_the_trainers():
-    assert progress_message("step", 500, 1.5) == "Training in progress, step 500"
-    assert progress_message("epoch", 500, 2.0) == "Training in progress, epoch 2"
-    assert progress_message("epoch", 500, None) == "Training in progress, step 500"
+    assert progress_message(500) == "Training in progress, step 500"
+    assert progress_message(500, 2.0) == "Training in progress, epoch 2"
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from cards import SAID, is_on, values
 from hub_callbacks import HubSyncCallback, SettingsError
 from hub_callbacks.callback import find
 from hub_callbacks.training import takeover
-from hub_callbacks.training.verbs import CARD_PARAMETERS
+from hub_callbacks.training.card_facts import OPTIONS
 from models import Sentences, accuracy, arguments, classifier
 from runs import digests, download, on_hub, root_of, titles, train
 
@@ -183,7 +183,7 @@ def test_the_routed_methods_are_what_they_were(name):
     """A release of transformers that changes one of these has to be looked at."""
     known = {
         "init_hf_repo": ["self", "token", "private"],
-        "create_model_card": ["self", *CARD_PARAMETERS[:-1]],
+        "create_model_card": ["self", *OPTIONS[:-1]],
         "_push_from_checkpoint": ["self", "checkpoint_folder"],
         "_finish_current_push": ["self"],
         "push_to_hub": ["self", "commit_message", "blocking", "token", "revision", "private", "kwargs"],
