@@ -8,6 +8,8 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -34,8 +36,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from huggingface_hub import HfApi  # noqa: E402
 
+import interpreters  # noqa: E402
 from hub_callbacks.localhub import LocalHub  # noqa: E402
-from without_torch import pytest_make_collect_report, pytest_runtest_makereport  # noqa: E402, F401
+from without_torch import HAS_TORCH, pytest_make_collect_report, pytest_runtest_makereport  # noqa: E402, F401
 
 
 @pytest.fixture(scope="session")
@@ -58,6 +61,22 @@ def shared_hub(hub_server: LocalHub, monkeypatch: pytest.MonkeyPatch, tmp_path: 
 def hub(shared_hub: LocalHub) -> LocalHub:
     """The Hub of a test; where one has to be stopped, a room has its own."""
     return shared_hub
+
+
+@pytest.fixture(autouse=True)
+def forked_pushers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pusher of a training in the test's own process is a fork, which spares it half a second of imports.
+
+    That of a training in a process of its own is an interpreter of its own.
+    """
+    if not HAS_TORCH:  # nor has the fork server
+        return
+    from hub_callbacks.training import pusher_process
+
+    def start(command: list[str], start_new_session: bool, **options: Any) -> subprocess.Popen[bytes]:
+        return interpreters.start(command[1:], **options)
+
+    monkeypatch.setattr(pusher_process, "subprocess", SimpleNamespace(**vars(subprocess) | {"Popen": start}))
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -69,10 +70,13 @@ print(signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), signal.
 print(os.listdir("/proc/self/fd"), os.listdir("/proc/self/task") == [str(os.getpid())])
 from huggingface_hub import HfApi, constants
 print(HfApi().endpoint, constants.ENDPOINT, constants.HF_HOME, constants.HF_HUB_CACHE, constants.HF_TOKEN_PATH)
+print(constants.HF_HUB_DISABLE_XET)
 """
 
 
-@pytest.mark.parametrize("variables", [{}, {"PYTHONPATH": "/some:/where"}], ids=["plain", "PYTHONPATH"])
+@pytest.mark.parametrize(
+    "variables", [{}, {"PYTHONPATH": "/some:/where", "HF_HUB_DISABLE_XET": "1"}], ids=["plain", "variables"]
+)
 def test_it_is_what_an_interpreter_is(code, tmp_path, variables):
     options = {"cwd": tmp_path, "env": os.environ | {"HF_ENDPOINT": "http://other.invalid"} | variables}
     path = code(WHAT_IT_IS)
@@ -119,7 +123,16 @@ def test_a_process_is_waited_for_and_signalled():
     process.communicate()
 
 
-@pytest.mark.parametrize("name", ["HF_HUB_DISABLE_XET", "OMP_NUM_THREADS", "PYTHONHASHSEED"])
+def test_threads_that_wait_for_the_same_process_are_all_told():
+    for _ in range(20):
+        process = interpreters.start(["-c", "input()"], stdin=-1, text=True)
+        with ThreadPoolExecutor(3) as threads:
+            waiting = [threads.submit(process.wait) for _ in range(3)]
+            process.communicate("\n")
+            assert [one.result(60) for one in waiting] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("name", ["HF_HUB_DISABLE_TELEMETRY", "OMP_NUM_THREADS", "PYTHONHASHSEED"])
 def test_where_a_variable_is_read_early_a_new_interpreter_reads_it(name):
     code = "import os; print(open('/proc/self/cmdline').read())"
     for environment, is_fork in ((os.environ, True), (os.environ | {name: "2"}, False)):

@@ -148,10 +148,11 @@ def _moved() -> Places:
 
 
 def _move(moved: Places) -> None:
-    """Puts the script's Hub and folder where the server's are."""
-    from huggingface_hub import hf_api
+    """Puts the script's Hub and folder where the server's are, and its way to upload."""
+    from huggingface_hub import constants, hf_api
 
     hf_api.api.endpoint = os.environ["HF_ENDPOINT"]
+    constants.HF_HUB_DISABLE_XET = os.environ.get("HF_HUB_DISABLE_XET") == "1"
     for module, name, value in moved:
         place = str(value).replace(HOME, os.environ["HF_HOME"]).replace(ENDPOINT, os.environ["HF_ENDPOINT"])
         setattr(module, name, type(value)(place))

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -20,7 +21,7 @@ import forkserver
 # Read while modules are imported or while the interpreter starts: too late in a fork.
 _READ_EARLY = ("ACCELERATE_", "HF_", "HUGGINGFACE_", "OMP_", "PYTHON", "TOKENIZERS_", "TORCH_", "TRANSFORMERS_")
 # Read when they are used, or when hf_xet is, or seen to by the fork server itself (see `forkserver._become`).
-_READ_LATE = ("HF_ENDPOINT", "HF_HOME", "HF_TOKEN", "HF_XET_CLIENT_", "PYTHONPATH")
+_READ_LATE = ("HF_ENDPOINT", "HF_HOME", "HF_HUB_DISABLE_XET", "HF_TOKEN", "HF_XET_CLIENT_", "PYTHONPATH")
 _ENVIRONMENT = dict(os.environ)
 """That of the fork server: this process's before a test changes it."""
 
@@ -118,15 +119,14 @@ class _Fork(subprocess.Popen[Any]):
             self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)
 
     def _wait(self, timeout: float | None) -> int:
-        if self.returncode is None:
-            self._report.settimeout(timeout)
-            try:
-                self.returncode = int(
-                    self._report.recv(16) or -signal.SIGKILL
-                )  # the end of the server is that, too
-            except (BlockingIOError, TimeoutError):
-                raise subprocess.TimeoutExpired(self.args, timeout or 0) from None
-            self._report.close()
+        ended = select.poll()
+        ended.register(self._report, select.POLLIN)
+        if self.returncode is None and not ended.poll(None if timeout is None else timeout * 1000):
+            raise subprocess.TimeoutExpired(self.args, timeout or 0)
+        with self._waitpid_lock:  # several threads may wait for one process
+            if self.returncode is None:
+                # The end of the server is that of the process, too.
+                self.returncode = int(self._report.recv(16) or -signal.SIGKILL)
         return self.returncode
 
     def _internal_poll(self, *args: Any, **options: Any) -> int | None:

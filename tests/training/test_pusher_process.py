@@ -41,6 +41,11 @@ def pusher_of(run: Run) -> int:
 
 
 @pytest.fixture
+def forked_pushers():
+    """None: here they are started as the library does it."""
+
+
+@pytest.fixture
 def run(hub, api, repo, tmp_path) -> Iterator[Run]:
     with Run(tmp_path / repo, api, Orders(longest_wait=0.2)) as running:
         running.engine.start()
