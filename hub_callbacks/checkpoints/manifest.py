@@ -11,10 +11,12 @@ checkpoint only when all that the manifest names is there with these sizes and h
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib.metadata
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 NAME = "hub_checkpoint.json"
@@ -34,6 +36,18 @@ class FileFacts:
 
     size: int
     sha256: str
+
+
+def sha256_of(file: Path) -> str:
+    """
+    Raises:
+        OSError: when it cannot be read.
+    """
+    digest = hashlib.sha256()
+    with file.open("rb") as opened:
+        while block := opened.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

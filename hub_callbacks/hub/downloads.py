@@ -5,7 +5,6 @@ It runs in the training process too, before training, and leaves its HTTP client
 
 from __future__ import annotations
 
-import hashlib
 import re
 import tempfile
 from collections.abc import Callable, Iterator
@@ -26,9 +25,9 @@ from tqdm.contrib.concurrent import thread_map
 
 from ..checkpoints import manifest as checkpoint_manifest
 from ..checkpoints.files import LAST_CHECKPOINT, checkpoint_step
-from ..checkpoints.manifest import CheckpointManifest, FileFacts
+from ..checkpoints.manifest import CheckpointManifest, FileFacts, sha256_of
 from ..errors import ResumeError
-from .errors import is_transient
+from .errors import answered, is_transient
 
 T = TypeVar("T")
 ANSWER_WITHIN = 30.0
@@ -225,7 +224,7 @@ class Downloads:
                 raise Damaged(f"{name} is missing") from None
             if file.stat().st_size != facts.size:
                 raise Damaged(f"{name} has {file.stat().st_size:,} bytes in place of {facts.size:,}")
-            if _sha256(file) != facts.sha256:
+            if sha256_of(file) != facts.sha256:
                 raise Damaged(f"{name} does not have the content that {checkpoint_manifest.NAME} names")
 
         thread_map(
@@ -253,19 +252,16 @@ class Downloads:
                 library_name="hub_callbacks",
             )
 
-        attempts = _attempts(lambda error: isinstance(error, LocalEntryNotFoundError) or is_transient(error))
         try:
-            return Path(attempts(download))
+            return Path(_attempts(_can_be_downloaded_later)(download))
         except LocalEntryNotFoundError as error:  # it is an EntryNotFoundError, too
             raise ConnectionError(str(error)) from error
 
 
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with file.open("rb") as opened:
-        while block := opened.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+def _can_be_downloaded_later(error: Exception) -> bool:
+    """The client says `LocalEntryNotFoundError` for all that keeps it from asking, a refusal among it."""
+    answer = answered(error)
+    return is_transient(answer) if answer else isinstance(error, LocalEntryNotFoundError) or is_transient(error)
 
 
 def _asking(call: Callable[[], T]) -> T:

@@ -84,11 +84,13 @@ def test_a_hub_that_answers_an_error_now_and_then_is_asked_again(hub, repo, outp
 @pytest.mark.parametrize("strategy", ["checkpoint", "all_checkpoints"])
 def test_no_run_begins_anew_because_the_hub_does_not_hand_out_the_manifest(hub, repo, output_dir, strategy):
     train(output_dir.parent, repo, hub_strategy=strategy)
-    with hub.inject(Fault(rf"HEAD .*{NAME}", Answer(403))):
+    with hub.inject(Fault(rf"HEAD .*{NAME}", Answer(403))) as refused:
         assert latest_checkpoint(arguments(output_dir)) == str(output_dir / "checkpoint-8")
         shutil.rmtree(output_dir)
+        refused.hits = 0
         with pytest.raises(ResumeError, match="Nothing is lost"):
             latest_checkpoint(arguments(output_dir))
+    assert refused.hits == 1  # another try cannot help
 
 
 # -- from this machine
@@ -381,7 +383,7 @@ def test_a_download_that_broke_off_is_said_and_gone_on_with(hub, repo, output_di
     _, _, witness = train(output_dir.parent, repo, hub_strategy="checkpoint")
     shutil.rmtree(output_dir)
     with (
-        hub.inject(Fault(r"HEAD .*optimizer\.pt", Answer(503))),
+        hub.inject(Fault(r"HEAD .*optimizer\.pt", Answer(520))),  # one that the client does not wait for itself
         pytest.raises(ResumeError, match="Nothing is lost"),
     ):
         latest_checkpoint(arguments(output_dir))
