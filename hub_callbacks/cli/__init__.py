@@ -1,7 +1,7 @@
 """The command line: look into an outbox, send what is in it, run a training script, run the embedded Hub.
 
 Exit codes: 0, nothing is left to be sent; 1, something is; 2, the command was not understood, or cannot be done
-here: there is no outbox, it cannot be written to, a port is taken.
+here: there is no outbox, it cannot be written to, a port is taken; 3, nothing is left, and something was lost.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def status(folder: Folder, as_json: AsJson = False) -> None:
         typer.echo(json.dumps(rows, ensure_ascii=False, indent=1))
     else:
         _print_table(rows)
-    raise typer.Exit(1 if any(row["waits"] for row in rows) else 0)
+    raise typer.Exit(_exit_code(rows))
 
 
 def table_of(outbox: Outbox) -> list[dict[str, Any]]:
@@ -93,6 +93,7 @@ def table_of(outbox: Outbox) -> list[dict[str, Any]]:
             {
                 "push": push_id,
                 "state": state,
+                "lost": entry.is_loss,
                 "waits": push_id in others or (is_awaited and state not in ledger.FINAL),
                 "message": push.message if push else entry.message,
                 "step": push.step if push else None,
@@ -101,6 +102,7 @@ def table_of(outbox: Outbox) -> list[dict[str, Any]]:
                 "by": entry.by,
                 "why": others.get(push_id) or entry.why,
                 "next_try": entry.next_try,
+                "notes": entry.notes,
             }
         )
     return rows
@@ -129,13 +131,24 @@ def sync(
             if not watch or not writable:
                 break
             time.sleep(WATCH_EVERY)
-    left = [row for outbox in outboxes for row in table_of(outbox) if row["waits"]]
+    rows = [row for outbox in outboxes for row in table_of(outbox)]
+    left, lost = ([row for row in rows if row[what]] for what in ("waits", "lost"))
     if as_json:
-        typer.echo(json.dumps({"left": left}, ensure_ascii=False, indent=1))
-    elif left:
-        what = counted(len(left), "push is", "pushes are")
-        typer.echo(f"{what} not sent; `hub-callbacks status` shows why.", err=True)
-    raise typer.Exit(2 if writable != outboxes else 1 if left else 0)
+        typer.echo(json.dumps({"left": left, "lost": lost}, ensure_ascii=False, indent=1))
+    else:
+        if left:
+            what = counted(len(left), "push is", "pushes are")
+            typer.echo(f"{what} not sent; `hub-callbacks status` shows why.", err=True)
+        if lost:
+            what = counted(len(lost), "push has", "pushes have")
+            typer.echo(f"{what} lost something; `hub-callbacks status` shows what, and where it is.", err=True)
+    raise typer.Exit(2 if writable != outboxes else _exit_code(rows))
+
+
+def _exit_code(rows: list[dict[str, Any]]) -> int:
+    if any(row["waits"] for row in rows):
+        return 1
+    return 3 if any(row["lost"] for row in rows) else 0
 
 
 def drain(outbox: Outbox, patience: float, quiet: bool = False) -> None:
@@ -202,21 +215,30 @@ def drop(
     everything: Annotated[bool, typer.Option("--all", help="Every push that waits.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Takes pushes out of the outbox for good, and frees their disk space."""
+    """Takes pushes out of the outbox for good, and frees their disk space; what was lost is forgotten."""
     outbox = open_outbox(folder)
     pending = {push.id: push for push in outbox.pending()}
+    lost = {name: entry for name, entry in outbox.ledger.latest().items() if entry.is_loss}
     names = list(pending) if everything else [f"{int(p):06d}" if p.isdecimal() else p for p in pushes or []]
-    unknown = [name for name in names if name not in pending]
+    unknown = [name for name in names if name not in pending.keys() | lost.keys()]
     if unknown or not (names or everything):
         typer.echo(f"Not waiting: {', '.join(unknown)}" if unknown else "Name pushes, or use --all.", err=True)
         raise typer.Exit(2)
-    titles = {name: f"{name}  {pending[name].message}  {pending[name].size:,} bytes" for name in names}
+    titles = {
+        name: f"{name}  {pending[name].message}  {pending[name].size:,} bytes"
+        if name in pending
+        else f"{name}  {lost[name].message}"
+        for name in names
+    }
     if names and not yes:
         typer.echo("\n".join(titles.values()))
         typer.confirm("They are not on the Hub. Drop them?", abort=True)
     for name in names:
         try:
-            outbox.drop(pending[name])
+            if name in pending:
+                outbox.drop(pending[name])
+            else:
+                outbox.ledger.append(ledger.Entry(name, ledger.DROPPED, message=lost[name].message))
         except OSError as error:
             _say_cannot_write(outbox, error)
             raise typer.Exit(2) from None
@@ -324,6 +346,7 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         size = "" if row["bytes"] is None else f"{row['bytes'] / 1e6:,.1f} MB"
         details = row["why"] or (f"taken over by {row['by']}" if row["by"] else "")
+        details = "; ".join(row["notes"]) if row["lost"] and row["notes"] else details
         if row["next_try"] and row["waits"]:
             details += f" (next try in {max(0, row['next_try'] - time.time()):.0f} s)"
         table.add_row(row["push"], row["state"], row["message"], size, (row["commit"] or "")[:8], details)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
 from pathlib import Path
@@ -12,12 +13,19 @@ from .push import Push
 DURABLE = "durable"
 """An empty file in the folder of a push: all of the push is on the disk."""
 
+_NOT_SUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EROFS}
+"""What `fsync` says where a file system has none, of folders most often."""
+
 
 def make_durable(push: Push) -> None:
     """Flushes a push and marks it: contents first, then the names in each folder, from the inside out.
 
     This is the pusher's work, as it waits for the gigabytes that a checkpoint has just written. What is marked
     survives a loss of power; of what is not, see `may_be_torn`.
+
+    Raises:
+        OSError: when the disk could not write it. A second try proves nothing: after a failure the kernel may have
+            dropped what it could not write, and says that all is well (`fsync(2)`).
     """
     if (push.folder / DURABLE).exists():
         return
@@ -27,14 +35,13 @@ def make_durable(push: Push) -> None:
         flush(place)
     pushes, outbox, *above = push.folder.absolute().parents
     flush(pushes)
-    with contextlib.suppress(OSError):
-        for file in outbox.iterdir():  # the run's identifier, the ledger
-            if file.is_file():
-                flush(file)
+    for file in outbox.iterdir():  # the run's identifier, the ledger
+        if file.is_file():
+            flush(file)
     for folder in (outbox, *above):
         flush(folder)
     if push.boot == boot():  # after a restart of the machine it is too late to know
-        with contextlib.suppress(OSError):  # sent already
+        with contextlib.suppress(FileNotFoundError):  # sent already
             (push.folder / DURABLE).touch()
             flush(push.folder)
 
@@ -81,14 +88,20 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def flush(path: str | Path) -> None:
-    """Has the disk write a file, or the names of what is in a folder."""
+    """Has the disk write a file, or the names of what is in a folder.
+
+    Raises:
+        OSError: when it could not. What is not there any more, what may not be opened (a folder above the outbox)
+            and file systems that know no flush are none of that.
+    """
     try:
         file = os.open(path, os.O_RDONLY)
-    except OSError:
-        return  # sent already
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return
     try:
         os.fsync(file)
-    except OSError:
-        pass  # a file system that cannot
+    except OSError as error:
+        if error.errno not in _NOT_SUPPORTED:
+            raise
     finally:
         os.close(file)

@@ -6,9 +6,12 @@ It is the one channel from the pusher back to the training process, and what `hu
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import json
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -50,6 +53,7 @@ class Entry:
         place: Repository and branch that it went to (`done`).
         slots: What of it is there (`done`): an older push must not write that any more.
         foreign: The run whose model was found there, if it is another one.
+        left_out: What of it was damaged before it could be sent (`done`, `lost`), and is not there.
     """
 
     push: str
@@ -68,6 +72,12 @@ class Entry:
     place: str | None = None
     slots: tuple[str, ...] = ()
     foreign: str | None = None
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether something of the push will not arrive."""
+        return self.state == LOST or bool(self.left_out)
 
     def is_on(self, hub: str) -> bool:
         """Whether it is a commit on the Hub with this address; one that does not say where it is may be."""
@@ -87,23 +97,26 @@ class Ledger:
         self._offset = 0
 
     def append(self, entry: Entry) -> None:
-        """Raises `OSError` when the disk cannot take it."""
+        """
+        Raises:
+            OSError: when the disk cannot take it; nothing can be read of it then.
+        """
         values = {k: v for k, v in asdict(entry).items() if v not in (None, "", ()) or k == "push"}
         values["time"] = entry.time or time.time()
         line = json.dumps(values, ensure_ascii=False).encode()
-        file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        try:
-            end = os.lseek(file, 0, os.SEEK_END)
-            if end and os.pread(file, 1, end - 1) != b"\n":
-                line = b"\n" + line
-            if entry.state in FINAL:
-                os.write(file, line)
-                flush(self.path)
-                flush(self.path.parent)
-                line = b""
-            os.write(file, line + b"\n")  # only a line with its end is read
-        finally:
-            os.close(file)
+        with self._open() as file:
+            self._end_line(file)
+            start = os.lseek(file, 0, os.SEEK_END)
+            try:
+                if entry.state in FINAL:
+                    _write(file, line)
+                    flush(self.path)
+                    flush(self.path.parent)
+                    line = b""
+                _write(file, line + b"\n")  # only a line with its end is read
+            except OSError:
+                os.ftruncate(file, start)  # else the next line would be its end
+                raise
 
     def end_line(self) -> None:
         """Has a last line count that a crash kept from its end. For the one that sends, at its start.
@@ -111,11 +124,25 @@ class Ledger:
         Raises:
             OSError: when the disk cannot take it.
         """
-        with contextlib.suppress(FileNotFoundError):
-            data = self.path.read_bytes()
-            if data and not data.endswith(b"\n"):
-                with self.path.open("ab") as file:
-                    file.write(b"\n")
+        if self.path.exists():
+            with self._open() as file:
+                self._end_line(file)
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[int]:
+        """The file, with no other process or thread at its end."""
+        file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield file
+        finally:
+            os.close(file)
+
+    def _end_line(self, file: int) -> None:
+        end = os.lseek(file, 0, os.SEEK_END)
+        if end and os.pread(file, 1, end - 1) != b"\n":
+            _write(file, b"\n")
 
     def new_entries(self) -> list[Entry]:
         """The entries that came since the last call on this object, oldest first."""
@@ -139,9 +166,15 @@ class Ledger:
         return {entry.push: entry for entry in self.all_entries()}
 
 
+def _write(file: int, data: bytes) -> None:
+    if os.write(file, data) < len(data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def _parse(line: bytes) -> Entry | None:
     try:
         values = json.loads(line)
-        return make(Entry, values, notes=tuple(values.get("notes", ())), slots=tuple(values.get("slots", ())))
+        lists = {name: tuple(values.get(name, ())) for name in ("notes", "slots", "left_out")}
+        return make(Entry, values, **lists)
     except (ValueError, TypeError, AttributeError):
         return None

@@ -18,6 +18,7 @@ FORMAT = 2
 FLAGS_FORMAT = 1
 """What version 0.1.0 wrote: flags in place of kinds. It is still read."""
 MANIFEST = "manifest.json"
+SET_ASIDE = "set-aside"
 CARD_FACTS = "card.json"
 """What the card is rendered from."""
 LOCAL_CARD = "readme"
@@ -229,6 +230,11 @@ class Push:
     def size(self) -> int:
         """Bytes that the push keeps on disk; a file that goes to two places counts once."""
         return sum({frozen.stored: frozen.size for frozen in self.frozen()}.values())
+
+    @property
+    def set_aside(self) -> Path:
+        """The folder for what of it can neither be sent nor thrown away."""
+        return self.folder.parents[1] / SET_ASIDE
 
     def frozen(self) -> Iterator[Frozen]:
         for part in self.parts:

@@ -4,7 +4,7 @@
         pushes/000001/      a push: manifest.json, files/, card.json; there as a whole or not at all
                             (after a loss of power if it has its mark, `durable`, too)
         staging/            pushes in the making; whatever a crash left here is swept away
-        set-aside/          entries that nobody can read, kept for a person to look at
+        set-aside/          entries that nobody can read, and damaged files, kept for a person to look at
         ledger.jsonl        what became of each push
         cards/              the card as it was pushed last, for each repository and branch
         branches/           branches on the Hub that files of other nodes come by, to be removed at the end
@@ -35,7 +35,7 @@ from filelock import FileLock
 from ..errors import OutboxError
 from . import ledger
 from .durable import boot, replace_file
-from .push import MANIFEST, OtherFormat, Push, Target, dump, load
+from .push import MANIFEST, SET_ASIDE, OtherFormat, Push, Target, dump, load
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class Outbox:
         self.root = Path(root)
         self.pushes = self.root / "pushes"
         self.staging = self.root / "staging"
-        self.set_aside_folder = self.root / "set-aside"
+        self.set_aside_folder = self.root / SET_ASIDE
         self.cards = self.root / "cards"
         self.branches = self.root / "branches"
         self.ledger = ledger.Ledger(self.root / "ledger.jsonl")
@@ -229,7 +229,7 @@ class Outbox:
         return rest
 
     def set_aside(self, name: str, why: str) -> None:
-        """Moves an entry that nobody can read out of the way of the others."""
+        """Moves what can neither be sent nor thrown away out of the way of the others."""
         try:
             self.set_aside_folder.mkdir(parents=True, exist_ok=True)
             place = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.set_aside_folder)) / name
@@ -238,7 +238,7 @@ class Outbox:
             self._warn_once(f"{self.pushes / name} is not a push ({why}), and cannot be moved away: {error}.")
             return
         logger.warning(
-            "%s is not a push that can be sent (%s). It was moved to %s; the others are not affected.",
+            "%s cannot be sent as it is (%s). It was moved to %s; the others are not affected.",
             self.pushes / name,
             why,
             place,
@@ -277,8 +277,9 @@ class Outbox:
             self.ledger.end_line()
         latest = self.ledger.latest()
         for name in self._names():
-            if name in latest and latest[name].state in ledger.FINAL:
-                self.remove(name)
+            entry = latest.get(name)
+            if entry is not None and entry.state in ledger.FINAL:
+                self.remove(name) if not entry.left_out else self.set_aside(name, "a part of it is damaged")
         for staged in _listdir(self.staging):
             host, _, rest = staged.partition("~")
             process = rest.partition("~")[0]

@@ -3,8 +3,8 @@
 A hard link costs the same for a kilobyte and for 100 GB, and keeps the data when rotation
 (`save_total_limit`) deletes the original. It does share the data with the original, and a run that saves the
 same step again writes some files in place (`torch.save` and `shutil.copy` truncate; safetensors writes a new
-file): so each file's size and time of modification are noted, and the pusher leaves a file alone that does
-not have them any more. Small files are copied and are safe from that, too. A reflink would be safe from it at any
+file): so each file's size and time of modification are noted, and where they are others the content decides (see
+`content`). Small files are copied and are safe from that, too. A reflink would be safe from it at any
 size, but the kernel first writes the original to the disk (`generic_remap_file_range_prep` in Linux's
 fs/remap_range.c): seconds after a checkpoint.
 """
@@ -50,6 +50,7 @@ class Frozen:
     inode: int | None = None
 
     def is_unchanged(self, push_folder: Path) -> bool:
+        """Whether it has the size and the time that it had, where a time says anything."""
         try:
             stat = (push_folder / self.stored).stat()
         except OSError:

@@ -46,8 +46,8 @@ def _send_node_files(push: Push, content: NodeFiles, repository: Repository) -> 
     """One commit of the files that exist on this node only, and their list."""
     remote = repository.look(push.target)
     notes = wrong_visibility(push.target, remote.repo_id, remote.private)
-    if note_changed(push, notes):
-        return Sent(remote.repo_id, notes=notes, nothing_left=True)
+    if left_out := note_changed(push, notes):
+        return Sent(remote.repo_id, notes=notes, left_out=left_out)
     if arrived_at(remote, repository).next > content.step:
         return Sent(remote.repo_id, notes=notes, passed_over=True)
     uploaded = repository.upload(remote, files_to_send(push, repository.token, notes))

@@ -54,9 +54,10 @@ def send_commit(push: Push, commit: Commit, repository: Repository, outbox: Outb
         delete_replaced(push, repository, outbox, notes)
     remote = repository.look(push.target)
     notes += wrong_visibility(push.target, remote.repo_id, remote.private)
-    push = push.without(note_changed(push, notes))
+    left_out = note_changed(push, notes)
+    push = push.without(left_out)
     if not push.slots:
-        return Sent(remote.repo_id, notes=notes, nothing_left=True)
+        return Sent(remote.repo_id, notes=notes, left_out=left_out)
     assert isinstance(push.content, Commit)
     job = _Job(push, push.content, remote, repository, outbox, notes)
 
@@ -80,7 +81,8 @@ def send_commit(push: Push, commit: Commit, repository: Repository, outbox: Outb
         repository.set_tag(remote, tag, info.oid)
     if job.commit.retention.squash and manifests:
         _squash(job)
-    return Sent(remote.repo_id, info, push.slots, size + sum(file.size for file in facts.values()), notes)
+    size += sum(file.size for file in facts.values())
+    return Sent(remote.repo_id, info, push.slots, size, notes, left_out)
 
 
 # -- what goes

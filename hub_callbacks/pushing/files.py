@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..outbox.content import is_as_it_was
 from ..outbox.durable import has_hole, may_be_torn
-from ..outbox.push import Push
+from ..outbox.push import CARD, MODEL, Push
 from ..outbox.snapshot import Frozen
 from .redaction import secret_in
 from .schedule import Disk, DiskFile
@@ -22,13 +23,14 @@ def is_intact(push: Push) -> bool:
 
 
 def changed_slots(push: Push) -> frozenset[str]:
-    """The parts of a push with files that are not as they were when they were snapshotted."""
+    """The parts of a push whose files are not those that were snapshotted; with the model goes its card."""
     is_doubtful = may_be_torn(push)
 
     def is_whole(frozen: Frozen) -> bool:
-        return frozen.is_unchanged(push.folder) and not (is_doubtful and has_hole(push.folder / frozen.stored))
+        return is_as_it_was(frozen, push) and not (is_doubtful and has_hole(push.folder / frozen.stored))
 
-    return frozenset(part.slot for part in push.parts if not all(map(is_whole, part.files.values())))
+    changed = frozenset(part.slot for part in push.parts if not all(map(is_whole, part.files.values())))
+    return changed | {CARD} if MODEL in changed and CARD in push.slots else changed
 
 
 def check_intact(push: Push) -> None:
@@ -41,7 +43,7 @@ def check_intact(push: Push) -> None:
 
 
 def note_changed(push: Push, notes: list[str]) -> frozenset[str]:
-    """The parts whose files were rewritten after they were snapshotted: they belong to a newer save.
+    """The parts whose files are not those that were snapshotted: what is there belongs to no save, or to another.
 
     Args:
         notes: Gains what people should know.
@@ -49,12 +51,13 @@ def note_changed(push: Push, notes: list[str]) -> frozenset[str]:
     changed = changed_slots(push)
     if changed and may_be_torn(push):
         notes.append(
-            f"{', '.join(sorted(changed))} was left out: the machine went down before its files were on the disk"
+            f"{', '.join(sorted(changed))} was left out: the machine went down before its files were on the disk. "
+            f"What there is of it is in {push.set_aside}"
         )
     elif changed:
         notes.append(
-            f"{', '.join(sorted(changed))} was rewritten on disk by a later save before it could be sent, "
-            "and is left to that save"
+            f"{', '.join(sorted(changed))} was left out: its files were rewritten, cut short or deleted on disk "
+            f"before they could be sent. What there is of it is in {push.set_aside}"
         )
     return changed
 

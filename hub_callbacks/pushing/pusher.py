@@ -20,12 +20,13 @@ from filelock import BaseFileLock
 
 from ..hub.repository import Repository
 from ..outbox import ledger
+from ..outbox.content import note_content
 from ..outbox.control import Control, Stalled
 from ..outbox.durable import make_durable, may_be_torn
 from ..outbox.push import Push
 from ..outbox.queue import Outbox
 from .attempt import send
-from .files import disk_of, is_intact
+from .files import changed_slots, disk_of
 from .node_files import Awaited, NodeWaits
 from .redaction import hide
 from .retry_policy import RetryPolicy, retry_policy
@@ -37,6 +38,7 @@ from .schedule import (
     Room,
     Supersede,
     decide,
+    heirs,
     next_push,
     sendable,
 )
@@ -145,12 +147,12 @@ class Pusher:
         attempt = self._start(push)
         try:
             sent = self._watch(attempt, push)
+            if sent is not None:
+                self._succeeded(push, sent, time.monotonic() - started)
         except Stalled:
             raise
         except Exception as error:
             return self._failed(push, error)
-        if sent is not None:
-            self._succeeded(push, sent, time.monotonic() - started)
         return None
 
     def _wait_for_next_try(self, push: Push, policy: RetryPolicy, failures: int) -> None:
@@ -189,6 +191,7 @@ class Pusher:
         """
         pending = self.outbox.pending(tidy=True)
         are_new = self._take_in(pending)
+        self._look_at_heirs(pending)
         limit = self.control.orders.max_pending_bytes
         room = Room(limit, disk_of(pending)) if limit is not None and are_new else None
         actions = decide(pending, self._known, self._done, held=self._waits.held, busy=busy, room=room)
@@ -201,16 +204,49 @@ class Pusher:
             # What was refused for what is in it stays refused; the rights may have changed.
             self._try_refused_again(lambda policy: policy.all_pushes)
             for push in new:
-                self._known[push.id] = Known(is_torn=may_be_torn(push) and not is_intact(push))
-            threading.Thread(target=self._make_durable, args=(new,), daemon=True).start()
+                self._known[push.id] = Known(damaged=changed_slots(push) if may_be_torn(push) else frozenset())
+            threading.Thread(target=self._secure, args=(new,), daemon=True).start()
         return bool(new)
 
-    def _make_durable(self, pushes: list[Push]) -> None:
+    def _secure(self, pushes: list[Push]) -> None:
+        """Has the disk write new pushes, and then notes what is in them."""
         for push in pushes:
-            make_durable(push)
-            if (known := self._known.get(push.id)) is not None:
-                known.is_durable = True
+            try:
+                self._flush(push)
+            except OSError as error:
+                logger.warning("push %s may not survive a loss of power: %s", push.id, error)
             self.control.ring()
+        for push in pushes:
+            try:
+                note_content(push)
+            except FileNotFoundError:
+                pass  # sent already
+            except OSError as error:
+                logger.warning("what is in push %s could not be noted: %s", push.id, error)
+
+    def _flush(self, push: Push) -> None:
+        """
+        Raises:
+            OSError: when the disk could not write it, this time or before.
+        """
+        known = self._known.get(push.id, Known())
+        if known.flush_error is not None:
+            raise known.flush_error
+        try:
+            make_durable(push)
+        except OSError as error:
+            known.flush_error = error
+            raise
+        known.is_durable = True
+
+    def _look_at_heirs(self, pending: Sequence[Push]) -> None:
+        """What takes over from others has to be whole: a part that was damaged gives back what it took."""
+        pushes = {push.id: push for push in pending}
+        looked_at: set[str] = set()
+        while new := (heirs(pending, self._known, self._done, self._waits.held) & pushes.keys()) - looked_at:
+            for name in new:
+                self._known[name].damaged = changed_slots(pushes[name])
+            looked_at |= new
 
     def _do(self, action: Action) -> Push | None:
         """Does what was decided; returns what is left to be sent of the push."""
@@ -220,7 +256,7 @@ class Pusher:
         if isinstance(action, Supersede):
             if push.others is not None:
                 self._waits.skipped.add(push.others.branch)
-            self._leave(ledger.Entry(push.id, ledger.SUPERSEDED, message=push.message, by=action.by))
+            self._let_go(ledger.Entry(push.id, ledger.SUPERSEDED, message=push.message, by=action.by))
         if isinstance(action, GiveUp):
             return self._give_up(push, action.slots)
         return None
@@ -233,7 +269,7 @@ class Pusher:
         )
         logger.warning("%s.", why)
         if not push.without(slots).parts:
-            self._leave(ledger.Entry(push.id, ledger.LOST, message=push.message, why=why))
+            self._let_go(ledger.Entry(push.id, ledger.LOST, message=push.message, why=why))
             return None
         try:
             rest = self.outbox.give_up(push, slots)
@@ -257,7 +293,7 @@ class Pusher:
             try:
                 if goes_ahead:
                     # If it arrives and a loss of power takes it here, what is older would go on top of it.
-                    make_durable(push)
+                    self._flush(push)
                 attempt.set_result(send(push, self.repository, self.outbox, self._waits))
             except BaseException as error:
                 attempt.set_exception(error)
@@ -293,7 +329,7 @@ class Pusher:
         self._leave(
             ledger.Entry(
                 push.id,
-                ledger.LOST if sent.nothing_left else ledger.DONE,
+                ledger.DONE if sent.slots or not sent.left_out else ledger.LOST,
                 message=push.message,
                 commit=sent.commit.oid if sent.commit else None,
                 url=sent.commit.commit_url if sent.commit else None,
@@ -304,6 +340,7 @@ class Pusher:
                 place=push.target.place,
                 slots=tuple(sorted(sent.slots)),
                 foreign=sent.foreign,
+                left_out=tuple(sorted(sent.left_out)),
             )
         )
 
@@ -349,12 +386,23 @@ class Pusher:
                 known.refused = None
 
     def _leave(self, entry: ledger.Entry) -> None:
-        known = self._known.pop(entry.push)
+        """Records what became of a push, and only then parts with its files.
+
+        Raises:
+            OSError: when the disk cannot take the record; the push stays then, and sending it twice does no harm.
+        """
+        self.outbox.ledger.append(entry)
+        del self._known[entry.push]
         self._waits.leave(entry.push)
-        self.outbox.record(entry)
-        if known.is_torn and entry.state != ledger.SUPERSEDED:
-            why = "the machine went down before all of it was on the disk; what was whole has been sent"
-            self.outbox.set_aside(entry.push, why)
+        if entry.left_out:
+            self.outbox.set_aside(entry.push, f"damaged: {', '.join(entry.left_out)}")
         else:
             self.outbox.remove(entry.push)
         self.control.report()
+
+    def _let_go(self, entry: ledger.Entry) -> None:
+        """The same for what was not sent: it stays until its end can be recorded."""
+        try:
+            self._leave(entry)
+        except OSError as error:
+            logger.warning("push %s stays, its end cannot be recorded: %s", entry.push, error)

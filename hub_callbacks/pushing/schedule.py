@@ -27,14 +27,16 @@ class Known:
 
     Args:
         is_durable: Whether a loss of power leaves it whole.
-        is_torn: Whether one has taken something of it.
+        flush_error: Why that is not known, where the disk could not write it.
+        damaged: What of it cannot be sent any more: its files are not those that were saved.
         refused: Why it is not tried again, if it is not.
         failures: Attempts that have failed.
         trouble: What was said of it last.
     """
 
     is_durable: bool = False
-    is_torn: bool = False
+    flush_error: OSError | None = None
+    damaged: frozenset[str] = frozenset()
     refused: RetryPolicy | None = None
     failures: int = 0
     trouble: str | None = None
@@ -42,7 +44,7 @@ class Known:
     @property
     def takes_over(self) -> bool:
         """Whether what is older gives way to it: not, where it may never arrive for what is in it."""
-        return not self.is_torn and (self.refused is None or self.refused.all_pushes)
+        return self.refused is None or self.refused.all_pushes
 
 
 @dataclass(frozen=True)
@@ -183,9 +185,15 @@ def taken_over(
         if isinstance(push.content, Commit) and LAST_CHECKPOINT in push.slots:
             best.setdefault(place, push.content.retention.best)
         if known[push.id].takes_over:
-            for slot in push.slots:
+            for slot in push.slots - known[push.id].damaged:
                 newest[place, slot] = max(newest.get((place, slot), push.id), push.id, key=int)
     return over
+
+
+def heirs(pending: Sequence[Push], known: Mapping[str, Known], done: Done, held: Collection[str] = ()) -> set[str]:
+    """The pushes that wait and take over something."""
+    over = taken_over(pending, known, done, held)
+    return {newer for by in over.values() for newer in by.values()} & known.keys()
 
 
 def giving_way(pending: Sequence[Push], room: Room, busy: str | None = None) -> dict[str, frozenset[str]]:

@@ -16,7 +16,7 @@ class Sent:
         slots: What of the push is on the Hub now.
         size: Bytes of the files in the commit.
         notes: What was changed or left out on the way, for people.
-        nothing_left: Whether all its files were rewritten before they could be sent.
+        left_out: What of it was damaged before it could be sent, and is not there.
         foreign: The run whose model was found there, if it is another one.
         passed_over: Whether the main process does not wait for these files any more.
     """
@@ -26,6 +26,6 @@ class Sent:
     slots: frozenset[str] = frozenset()
     size: int = 0
     notes: list[str] = field(default_factory=list)
-    nothing_left: bool = False
+    left_out: frozenset[str] = frozenset()
     foreign: str | None = None
     passed_over: bool = False

@@ -25,6 +25,7 @@ from ..checkpoints.files import TRAINER_STATE, checkpoint_name, checkpoint_step
 from ..checkpoints.manifest import CheckpointManifest
 from ..errors import ResumeError
 from ..hub.downloads import Damaged, Downloads, HubCheckpoint
+from ..outbox.content import is_as_it_was
 from ..outbox.queue import Outbox
 from ..settings import OUTBOX_NAME
 from .local import LocalCheckpoints
@@ -109,7 +110,7 @@ class Placing:
                 shutil.copyfile(push.folder / frozen.stored, target)
             except FileNotFoundError:
                 raise Damaged("it is no longer in the outbox") from None
-            if not frozen.is_unchanged(push.folder):
+            if not is_as_it_was(frozen, push):
                 raise Damaged(f"{path} was rewritten by a later save")
         self._refer_to_best(incoming, None)
         return Restored(self._place(incoming, step), step, f"{self.outbox.root}, where it waits to be pushed")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -52,6 +56,45 @@ def test_a_line_in_the_making_is_read_when_it_is_whole(ledger):
     assert ledger.new_entries() == []
     ledger.path.write_bytes(line)
     assert len(ledger.new_entries()) == 1
+
+
+WRITES = """
+import sys
+from pathlib import Path
+from hub_callbacks.outbox.ledger import QUEUED, WAITING, Entry, Ledger
+for n in range(500):
+    Ledger(Path(sys.argv[1])).append(Entry(f"{sys.argv[2]}-{n}", (QUEUED, WAITING)[n % 2], why="x" * n))
+"""
+
+
+def test_several_processes_lose_no_line(ledger):
+    writers = [subprocess.Popen([sys.executable, "-c", WRITES, str(ledger.path), str(n)]) for n in range(4)]
+    assert [writer.wait() for writer in writers] == [0] * 4
+    assert len({entry.push for entry in ledger.all_entries()}) == 2000
+    assert len(ledger.path.read_bytes().splitlines()) == 2000
+
+
+@pytest.mark.parametrize("state", [DONE, QUEUED])
+def test_what_the_disk_could_not_take_leaves_nothing_behind(small_disk, state):
+    ledger = Ledger(small_disk / "ledger.jsonl")
+    ledger.append(Entry("000001", QUEUED))
+    before = ledger.path.read_bytes()
+    with pytest.raises(OSError, match="No space left"):
+        ledger.append(Entry("000002", state, why="x" * 2_000_000))
+    assert ledger.path.read_bytes() == before
+    ledger.append(Entry("000003", state))
+    assert [entry.push for entry in ledger.all_entries()] == ["000001", "000003"]
+
+
+def test_what_could_not_be_flushed_is_not_recorded(ledger, monkeypatch):
+    def broken(path: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("hub_callbacks.outbox.ledger.flush", broken)
+    with pytest.raises(OSError, match="Input/output"):
+        ledger.append(Entry("000001", DONE))
+    ledger.append(Entry("000002", QUEUED))
+    assert [entry.push for entry in ledger.all_entries()] == ["000002"]
 
 
 def test_what_a_newer_version_adds_is_passed_over(ledger):

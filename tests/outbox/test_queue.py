@@ -112,7 +112,7 @@ def test_what_cannot_be_a_push_is_set_aside_and_stops_nothing_else(outbox, spoil
     assert [push.id for push in reader.pending()] == [first.id, third.id]
     assert not reader.set_aside_folder.exists()  # only who sends moves anything
     assert [push.id for push in reader.pending(tidy=True)] == [first.id, third.id]
-    assert "not a push that can be sent" in caplog.text
+    assert "cannot be sent as it is" in caplog.text
     assert len(list(reader.set_aside_folder.glob("*/*"))) == 1
     assert [push.id for push in reader.pending()] == [first.id, third.id]
     assert put(reader).id == "000004"

@@ -296,7 +296,7 @@ def test_a_file_that_is_rewritten_before_it_is_sent_is_not_pushed_under_the_old_
     sender.send()
     entry = sender.outbox.ledger.latest()[push.id]
     assert sender.there() == {"checkpoint-2/weights.bin": sha(b"2")}
-    assert "checkpoint-1 was rewritten" in entry.notes[0]
+    assert "checkpoint-1 was left out: its files were rewritten" in entry.notes[0]
     assert entry.slots == ("checkpoint-2",)
 
 

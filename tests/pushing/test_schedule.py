@@ -148,7 +148,8 @@ def test_what_the_hub_refused_takes_over_nothing(tmp_path):
     [
         (Known(is_durable=True), Supersede),
         (Known(is_durable=False), Hold),  # a loss of power could take both
-        (Known(is_durable=True, is_torn=True), Keep),
+        (Known(is_durable=True, damaged=frozenset({MODEL})), Keep),  # it would be lost
+        (Known(is_durable=True, damaged=frozenset({"checkpoint-1"})), Supersede),
         (Known(is_durable=True, refused=OWN_FAULT), Keep),
         (Known(is_durable=True, refused=NO_RIGHTS), Supersede),  # what is newer has the same rights
         (Known(is_durable=True, failures=9), Supersede),

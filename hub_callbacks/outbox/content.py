@@ -1,0 +1,55 @@
+"""What the linked files of a push hold, noted while it is known that nobody has written to them.
+
+A new time makes no other file: what cleans up scratch disks by age, backups and some restores give all files one.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+
+from ..checkpoints.manifest import sha256_of
+from .durable import replace_file
+from .push import Push
+from .snapshot import Frozen
+
+NOTED = "content.json"
+"""In the folder of a push: file → sha256."""
+
+
+def note_content(push: Push) -> None:
+    """Notes what the files hold that are as they were when they were snapshotted. Reads all of them.
+
+    Raises:
+        OSError: when they cannot be read, or the disk cannot take the note; without one, times decide.
+    """
+    if (push.folder / NOTED).exists():
+        return
+    noted = {}
+    for frozen in push.frozen():
+        if frozen.mtime_ns is not None and frozen.stored not in noted:
+            digest = sha256_of(push.folder / frozen.stored)
+            if frozen.is_unchanged(push.folder):
+                noted[frozen.stored] = digest
+    replace_file(push.folder / NOTED, json.dumps(noted).encode())
+
+
+def is_as_it_was(frozen: Frozen, push: Push) -> bool:
+    """Whether a file is the one that was snapshotted."""
+    if frozen.is_unchanged(push.folder):
+        return True
+    file = push.folder / frozen.stored
+    try:
+        stat = file.stat()
+        noted = json.loads((push.folder / NOTED).read_text(encoding="ascii")).get(frozen.stored)
+        stamp = (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+        return noted is not None and stat.st_size == frozen.size and _sha256_at(file, stamp) == noted
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+@functools.lru_cache(maxsize=4096)
+def _sha256_at(file: Path, stamp: tuple[int, ...]) -> str:
+    """The same, read once for each time that the file was written to."""
+    return sha256_of(file)

@@ -1,0 +1,190 @@
+"""Files that change while their push waits: what is whole arrives, what is not is kept, and is said to be lost."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from hub_callbacks.checkpoints.files import LAST_CHECKPOINT
+from hub_callbacks.cli import app
+from hub_callbacks.localhub import Answer, Fault
+from hub_callbacks.outbox import ledger
+from hub_callbacks.outbox.content import NOTED
+from hub_callbacks.outbox.durable import DURABLE
+from hub_callbacks.outbox.push import CARD, MODEL
+from hub_callbacks.outbox.snapshot import COPY_BELOW
+from hub_callbacks.pushing.files import changed_slots
+from pushing.test_pusher import Sender, sha
+from savers import wait_until
+
+LARGE = COPY_BELOW + 1
+
+
+@pytest.fixture
+def sender(hub, api, repo, tmp_path) -> Sender:
+    return Sender(tmp_path / "run" / "_hub_sync", repo, api)
+
+
+@pytest.fixture
+def large(tmp_path):
+    """Files that are linked into the outbox, and then rotated away: it has the only name of them."""
+
+    def write(content: bytes) -> Path:
+        path = tmp_path / f"{content.decode()}.bin"
+        path.write_bytes(content.ljust(LARGE, b"."))
+        return path
+
+    return write
+
+
+def files_of(push) -> list[Path]:
+    return [push.folder / frozen.stored for frozen in push.frozen()]
+
+
+@contextmanager
+def away(sender: Sender, hub, *pushes) -> Iterator[None]:
+    """The Hub is away, a pusher runs beside, and has noted what is in the pushes; at the end all is sent."""
+    pusher = sender.pusher()
+    sending = threading.Thread(target=pusher.run)
+    with hub.inject(Fault("*", Answer(503))):
+        sending.start()
+        wait_until(lambda: all((push.folder / NOTED).exists() for push in pushes))
+        yield
+    sending.join()
+
+
+def exit_codes(sender: Sender) -> list[int]:
+    return [CliRunner().invoke(app, [word, str(sender.outbox.root)]).exit_code for word in ("sync", "status")]
+
+
+def test_a_changed_time_is_no_changed_file(sender, hub, large):
+    path = large(b"whole")
+    push = sender.put({MODEL: path, "checkpoint-1": large(b"other")})
+    path.unlink()
+    with away(sender, hub, push):
+        for file in files_of(push):
+            os.utime(file)
+    assert sender.states() == {push.id: ledger.DONE}
+    assert sender.there()["weights.bin"] == sha(b"whole".ljust(LARGE, b"."))
+    assert exit_codes(sender) == [0, 0]
+
+
+@pytest.mark.parametrize("is_noted", [True, False], ids=["noted", "not noted"])
+def test_what_was_rewritten_is_kept_and_said_to_be_lost(sender, hub, large, is_noted):
+    push = sender.put({MODEL: large(b"whole")})
+    if is_noted:
+        with away(sender, hub, push):
+            files_of(push)[0].write_bytes(b"other".ljust(LARGE, b"."))
+    else:
+        files_of(push)[0].write_bytes(b"other".ljust(LARGE, b"."))
+        sender.send()
+    entry = sender.outbox.ledger.latest()[push.id]
+    assert (entry.state, entry.left_out) == (ledger.LOST, (MODEL,))
+    assert "set-aside" in entry.notes[0]
+    (kept,) = sender.outbox.set_aside_folder.glob(f"*/{push.id}/files/0")
+    assert kept.read_bytes().startswith(b"other")
+    assert exit_codes(sender) == [3, 3]
+    said = CliRunner().invoke(app, ["status", str(sender.outbox.root)], env={"COLUMNS": "500"}).output
+    assert "model was left out" in said and "set-aside" in said
+
+
+def test_what_was_lost_can_be_put_out_of_mind(sender, large):
+    push = sender.put({MODEL: large(b"whole")})
+    files_of(push)[0].unlink()
+    sender.send()
+    assert exit_codes(sender) == [3, 3]
+    assert CliRunner().invoke(app, ["drop", str(sender.outbox.root), push.id, "--yes"]).exit_code == 0
+    assert exit_codes(sender) == [0, 0]
+
+
+def test_a_damaged_part_gives_back_what_it_took(sender):
+    """`last-checkpoint` of the newer save is cut short: that of the older one is the newest that is whole."""
+    older = sender.put({MODEL: b"model 1", LAST_CHECKPOINT: b"whole"}, has_card=False)
+    newer = sender.put({MODEL: b"model 2", LAST_CHECKPOINT: b"cut short"}, has_card=False)
+    files_of(newer)[1].write_bytes(b"cut")
+    sender.send()
+    assert sender.there() == {"weights.bin": sha(b"model 2"), "last-checkpoint/weights.bin": sha(b"whole")}
+    assert sender.states() == {older.id: ledger.DONE, newer.id: ledger.DONE}
+    assert sender.outbox.ledger.latest()[newer.id].left_out == (LAST_CHECKPOINT,)
+    assert exit_codes(sender) == [3, 3]
+
+
+@pytest.mark.parametrize("damage", [lambda file: file.write_bytes(b""), Path.unlink], ids=["cut short", "gone"])
+def test_a_whole_save_does_not_give_way_to_a_damaged_one(sender, damage):
+    older, newer = sender.put({MODEL: b"whole"}), sender.put({MODEL: b"damaged"})
+    damage(files_of(newer)[0])
+    sender.send()
+    assert sender.there() == {"weights.bin": sha(b"whole")}
+    assert sender.states() == {older.id: ledger.DONE, newer.id: ledger.LOST}
+
+
+def test_no_card_comes_without_the_model_that_it_is_of(sender):
+    push = sender.put({MODEL: b"model", "checkpoint-1": b"checkpoint"}, has_card=True)
+    files_of(push)[0].unlink()
+    assert changed_slots(push) == {MODEL, CARD}
+
+
+# -- a disk that does not take everything
+
+
+def test_a_push_whose_end_cannot_be_recorded_stays_and_is_sent_once(sender, monkeypatch):
+    push = sender.put({MODEL: b"model"})
+    append, refused = ledger.Ledger.append, []
+
+    def full(self, entry: ledger.Entry) -> None:
+        if entry.state in ledger.FINAL and len(refused) < 2:
+            refused.append(push.folder.exists())
+            raise OSError(errno.ENOSPC, "No space left on device")
+        append(self, entry)
+
+    monkeypatch.setattr(ledger.Ledger, "append", full)
+    sender.send()
+    assert refused == [True, True]
+    assert sender.states() == {push.id: ledger.DONE}
+    assert len(sender.titles()) == 1
+    assert not push.folder.exists()
+
+
+def test_a_push_that_cannot_be_recorded_as_taken_over_stays(sender, monkeypatch):
+    older, newer = sender.put({MODEL: b"older"}), sender.put({MODEL: b"newer"})
+    append = ledger.Ledger.append
+
+    def full(self, entry: ledger.Entry) -> None:
+        if entry.state == ledger.SUPERSEDED:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        append(self, entry)
+
+    monkeypatch.setattr(ledger.Ledger, "append", full)
+    pusher = sender.pusher()
+    pusher._keep_house()
+    wait_until(lambda: pusher._known[newer.id].is_durable)
+    assert [push.id for push in pusher._keep_house()] == [newer.id]
+    assert files_of(older)[0].read_bytes() == b"older"
+
+
+def test_a_flush_that_failed_makes_nothing_durable_nor_does_another_try(sender, monkeypatch):
+    older, newer = sender.put({MODEL: b"older"}), sender.put({MODEL: b"newer"})
+    fsync, failed = os.fsync, []
+
+    def broken(file: int) -> None:
+        if not failed and os.readlink(f"/proc/self/fd/{file}").startswith(str(newer.folder)):
+            failed.append(file)
+            raise OSError(errno.EIO, "Input/output error")
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", broken)
+    pusher = sender.pusher()
+    pusher._keep_house()
+    wait_until(lambda: (newer.folder / NOTED).exists())
+    assert (older.folder / DURABLE).exists() and not (newer.folder / DURABLE).exists()
+    with pytest.raises(OSError, match="Input/output"):
+        pusher._flush(newer)
+    pusher._keep_house()
+    assert older.folder.exists()
