@@ -124,7 +124,7 @@ def test_a_process_is_waited_for_and_signalled():
 
 
 def test_threads_that_wait_for_the_same_process_are_all_told():
-    for _ in range(20):
+    for _ in range(5):
         process = interpreters.start(["-c", "input()"], stdin=-1, text=True)
         with ThreadPoolExecutor(3) as threads:
             waiting = [threads.submit(process.wait) for _ in range(3)]

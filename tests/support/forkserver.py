@@ -49,6 +49,8 @@ class Script:
 
 def _import() -> None:
     """Loads what costs time; the classes of transformers by name, since it loads modules when they are used."""
+    import matplotlib.backends.backend_agg
+    import matplotlib.figure  # noqa: F401  (of the card's picture)
     from transformers import (  # noqa: F401
         BertForSequenceClassification,
         LlamaForCausalLM,
@@ -59,6 +61,8 @@ def _import() -> None:
     )
 
     import hub_callbacks.callback
+    import hub_callbacks.pushing.card
+    import hub_callbacks.pushing.pusher
     import hub_callbacks.trainer  # noqa: F401
 
     threads = os.listdir("/proc/self/task")
