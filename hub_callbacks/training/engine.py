@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,8 +43,25 @@ logger = logging.getLogger(__name__)
 
 ANSWER_WITHIN = 60.0
 """Seconds that training waits before step 1 for whose model is in the repository, where the settings need that."""
+TRY_AGAIN_EVERY = 30.0
+"""Seconds between two tries to put a save into an outbox whose disk did not take it."""
 LOOK_EVERY = 0.2
 """Seconds between two looks whether a wait is over; news end it at once."""
+
+
+@dataclass(frozen=True)
+class _Due:
+    """What is to be put into the outbox.
+
+    Args:
+        make: Snapshots its files into a folder.
+        future: What becomes of it.
+    """
+
+    message: str
+    target: Target
+    make: Callable[[Path], Content]
+    future: Future[CommitInfo] = field(default_factory=Future)
 
 
 class Engine:
@@ -76,6 +93,8 @@ class Engine:
         self.is_closed = False
         self._process = os.getpid()
         self._creation: str | None = None
+        self._not_kept: list[_Due] = []
+        self._tried = 0.0
         self._futures = PushFutures(self.outbox.ledger.path)
         self._token_in_environment = os.environ.get("HF_TOKEN")
         limits = replace(
@@ -192,6 +211,7 @@ class Engine:
         readme: Path | None = None,
         replacements: Mapping[str, bytes] | None = None,
         request: Request | None = None,
+        is_save: bool = False,
     ) -> Future[CommitInfo]:
         """Snapshots what `plan` names and queues it. Never waits for the network.
 
@@ -201,6 +221,7 @@ class Engine:
             readme: A README.md with a person's text, to merge the card into.
             replacements: File, relative to its part's folder → content that is pushed in its place.
             request: What a call of `push_to_hub` asks for beyond the plan.
+            is_save: Whether it is tried again later where the disk cannot take it.
 
         Returns:
             The commit to be. A push that a newer one takes over as a whole gives that one's commit. A push that
@@ -226,7 +247,7 @@ class Engine:
                 replaces=request.replaces,
             )
 
-        return self._push(plan.message, request.target, commit)
+        return self._push(plan.message, request.target, commit, is_save)
 
     def push_node_files(self, plan: Plan, node: int, target: Target) -> Future[CommitInfo]:
         """Queues what exists on this node only.
@@ -241,7 +262,7 @@ class Engine:
             (part,) = stage(plan, staged)
             return NodeFiles(plan.step, node, part, plan.urgent)
 
-        return self._push(plan.message, target, node_files)
+        return self._push(plan.message, target, node_files, is_save=True)
 
     def remove_branch(self, branch: str, is_awaited: bool) -> None:
         """Queues the removal of a branch that pushes of this outbox take files from, for when none does any more.
@@ -252,21 +273,62 @@ class Engine:
         target = replace(self.target, revision=branch, from_scratch=False)
         self._ask(RemoveBranch(), f"Remove the branch {branch}", target, is_awaited)
 
-    def _push(self, message: str, target: Target, make: Callable[[Path], Content]) -> Future[CommitInfo]:
-        future: Future[CommitInfo] = Future()
-        future.set_running_or_notify_cancel()  # what was saved is pushed; there is no way back
-        self.pushes.append(future)
+    def _push(
+        self, message: str, target: Target, make: Callable[[Path], Content], is_save: bool
+    ) -> Future[CommitInfo]:
+        due = _Due(message, target, make)
+        due.future.set_running_or_notify_cancel()  # what was saved is pushed; there is no way back
+        self.pushes.append(due.future)
         shared_pusher.keep(self)
         self._look_for_token()
+        self.try_again(every=0)
+        error = self._put(due)
+        if error is not None and is_save and _may_pass(error):
+            self._not_kept.append(due)
+            logger.warning(
+                "%r could not be put into %s (%s), and is tried again as long as its files are there. Training "
+                "goes on. Free disk space, or check the quota and the permissions.",
+                message,
+                self.outbox.root,
+                error,
+            )
+        elif error is not None:
+            self.lose(message, error, due.future)
+        return due.future
+
+    def _put(self, due: _Due) -> Exception | None:
+        """Puts something into the outbox; returns what kept it from that."""
         try:
             with self._futures.news:
-                push = self._queue(message, target, make)
-                self._futures.follow(push.id, future, push.size)
+                push = self._queue(due.message, due.target, due.make)
+                self._futures.follow(push.id, due.future, push.size)
         except Exception as error:
-            self.lose(message, error, future)
-        else:
-            self.read_news()
-        return future
+            return error
+        except BaseException as error:  # Ctrl-C: who waits for it must not wait for ever
+            due.future.set_exception(PushNotSent(f"{due.message!r} was not queued: {type(error).__name__}"))
+            raise
+        self.read_news()
+        return None
+
+    def try_again(self, every: float = TRY_AGAIN_EVERY, is_last_time: bool = False) -> None:
+        """Puts into the outbox what its disk could not take before, in order.
+
+        Args:
+            every: Seconds that must have passed since it was tried last.
+            is_last_time: Whether what cannot be put there is lost.
+        """
+        if not self._not_kept or time.monotonic() - self._tried < every:
+            return
+        self._tried = time.monotonic()
+        due, self._not_kept = self._not_kept, []
+        for one in due:
+            error = self._put(one)
+            if error is None:
+                logger.warning("%r is in %s now, and will be pushed.", one.message, self.outbox.root)
+            elif is_last_time or not _may_pass(error):
+                self.lose(one.message, error, one.future)
+            else:
+                self._not_kept.append(one)
 
     def _ask(self, content: Content, message: str, target: Target, is_awaited: bool = False) -> str | None:
         """Queues what has no files; returns its number, or `None` where the disk cannot take it."""
@@ -352,6 +414,7 @@ class Engine:
         """
         patience = self.settings.finish_timeout if timeout is None else timeout
         until = None if timeout is None else time.monotonic() + timeout
+        self.try_again(every=0)
         self._futures.expect_progress()
         with WaitDisplay(len(self._futures), show) as display:
             while True:
@@ -359,7 +422,7 @@ class Engine:
                 display.update(self._futures.open, *self._sizes())
                 is_over = self._futures.outlook(patience, self._is_sending, self._pusher.is_given_up)
                 if is_over is not None:
-                    return is_over
+                    return is_over and not self._not_kept
                 if until is not None and time.monotonic() > until:
                     return False
                 self._futures.wait_for_news(LOOK_EVERY if timeout is None else min(LOOK_EVERY, timeout))
@@ -380,6 +443,7 @@ class Engine:
         Raises:
             PushNotSent: with `on_error="raise"`, when something has not arrived.
         """
+        self.try_again(every=0, is_last_time=True)
         return self._conclude(self.wait(show=show))
 
     def _conclude(self, has_arrived: bool) -> Summary:
@@ -406,6 +470,7 @@ class Engine:
             return
         self.is_closed = True
         try:
+            self.try_again(every=0, is_last_time=True)
             if left := self._futures.open:
                 try:
                     if grace:
@@ -418,3 +483,8 @@ class Engine:
                 self._conclude(has_arrived)
         finally:
             self._leave_pusher()
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether a disk may have room later for what it could not take now."""
+    return isinstance(error, OSError) and not isinstance(error, FileNotFoundError)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoints.completeness import find_checkpoint
-from ..checkpoints.files import TRAINER_STATE, checkpoint_name
+from ..checkpoints.files import TRAINER_STATE, checkpoint_name, checkpoint_step
 from ..outbox.push import OtherNodes
 from ..settings import Settings
 from . import training_args
@@ -92,6 +92,7 @@ class Run:
 
     def goes_on(self, state: Any) -> None:
         """A step begins; what was waiting for the one before to be over is looked at."""
+        self.engine.try_again()
         for saved in self._saves.look_again():
             self._push_save(saved, state)
         if self._card_due:
@@ -161,6 +162,7 @@ class Run:
         """
         checkpoint = find_checkpoint(folder, self.folder)
         plan = plan_checkpoint(self.settings.hub_strategy, checkpoint, state.global_step)
+        plan = replace(plan, best=_best_saved(state))
         return self._push(plan, state, plan.step, Request(self.engine.target_of(plan.step)))
 
     def is_due(self, folder: str | Path, state: Any) -> bool:
@@ -184,9 +186,9 @@ class Run:
             return
         if self._other_nodes is not None:
             plan = with_other_nodes(plan, self._other_nodes)
-        plan = replace(plan, urgent=saved.is_urgent, best=state.best_global_step)
+        plan = replace(plan, urgent=saved.is_urgent, best=_best_saved(state))
         request = Request(self.engine.target_of(saved.step), tags=self.settings.tags_of(saved.step))
-        self._push(plan, state, request=request)
+        self._push(plan, state, request=request, is_save=True)
 
     def _push_card(self, state: Any, message: str) -> None:
         self._card_due = False
@@ -196,15 +198,29 @@ class Run:
             self._push(plan, state)
 
     def _push(
-        self, plan: Plan, state: Any, weights_step: int | None = None, request: Request | None = None
+        self,
+        plan: Plan,
+        state: Any,
+        weights_step: int | None = None,
+        request: Request | None = None,
+        is_save: bool = False,
     ) -> Future[CommitInfo]:
         readme = self._readme.bring_up(plan.parts[0].source if plan.parts else self.folder)
         replacements: dict[str, bytes] = {}
         if training_args.has_token(self.args):
             replacements[training_args.NAME] = training_args.without_tokens(self.args)
         card = self.facts.at(state, weights_step)
-        return self.engine.push(plan, card=card, readme=readme, replacements=replacements, request=request)
+        return self.engine.push(
+            plan, card=card, readme=readme, replacements=replacements, request=request, is_save=is_save
+        )
 
     def _message(self, state: Any, step: int | None = None) -> str:
         epoch = state.epoch if self.args.save_strategy == "epoch" else None
         return progress_message(state.global_step if step is None else step, epoch)
+
+
+def _best_saved(state: Any) -> int | None:
+    """Step of the best checkpoint so far. The best step itself need not have been saved: evaluations may come more
+    often than saves."""
+    best = state.best_model_checkpoint
+    return None if best is None else checkpoint_step(Path(best).name)

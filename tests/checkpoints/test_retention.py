@@ -62,6 +62,26 @@ def test_the_best_is_never_deleted(hub, api, repo, tmp_path):
     assert files.items() >= below(f"checkpoint-{best}", saved.checkpoints[best]).items()
 
 
+def test_the_best_is_what_was_saved_of_it_where_its_step_was_not(hub, repo, tmp_path):
+    """The best of all is step 3, which was never saved: the Trainer's best checkpoint is that of step 2."""
+    accuracies = iter([0.1, 0.5, 0.9, 0.1, 0.1, 0.1, 0.1, 0.1])
+    trainer, _, saved = train(
+        tmp_path,
+        repo,
+        callback={"hub_keep_last": 1},
+        hub_strategy="all_checkpoints",
+        hub_always_push=True,
+        eval_strategy="steps",
+        eval_steps=1,
+        metric_for_best_model="accuracy",
+        trainer_options={"compute_metrics": lambda prediction: {"accuracy": next(accuracies)}},
+    )
+    assert trainer.state.best_global_step == 3 and trainer.state.best_model_checkpoint.endswith("checkpoint-2")
+    files = on_hub(tmp_path, repo)
+    assert folders(files) == ["checkpoint-2", "checkpoint-8"]
+    assert files.items() >= below("checkpoint-2", saved.checkpoints[2]).items()
+
+
 def test_checkpoints_of_another_run_are_never_deleted(hub, api, repo, tmp_path):
     options = {"hub_strategy": "all_checkpoints", "hub_always_push": True}
     train(tmp_path / "theirs", repo, max_steps=4, **options)

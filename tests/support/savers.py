@@ -94,7 +94,7 @@ class Run:
         self.saved.append(folder)
         plan = plan_save(self.settings.hub_strategy, folder, step, f"step {step}")
         assert plan is not None
-        return self.engine.push(plan, card=CARD if card else None)
+        return self.engine.push(plan, card=CARD if card else None, is_save=True)
 
     def end(self) -> Future[CommitInfo]:
         return self.engine.push(plan_end(self.saved[-1], len(self.saved)), card=CARD)

@@ -352,6 +352,27 @@ def test_a_checkpoint_of_another_name_and_strategy(make, repo, tmp_path):
     assert on_hub(tmp_path, repo) == root_of(digests(tmp_path / "elsewhere" / "epoch_3"))
 
 
+def test_the_best_checkpoint_stays_when_a_script_pushes_another(make, repo, tmp_path):
+    trainer = make(
+        {"hub_strategy": "all_checkpoints", "hub_keep_last": 1},
+        hub_always_push=True,
+        max_steps=4,
+        eval_strategy="steps",
+        eval_steps=2,
+        metric_for_best_model="accuracy",
+    )
+    accuracies = iter([0.9, 0.1])
+    trainer.compute_metrics = lambda prediction: {"accuracy": next(accuracies)}
+    trainer.train()
+    assert trainer.state.best_model_checkpoint.endswith("checkpoint-2")
+    trainer.push_from_checkpoint(tmp_path / repo / "checkpoint-4")
+    trainer.finish_current_push()
+    assert {path.partition("/")[0] for path in on_hub(tmp_path, repo) if "/" in path} == {
+        "checkpoint-2",
+        "checkpoint-4",
+    }
+
+
 def empty(folder):
     folder.mkdir()
 

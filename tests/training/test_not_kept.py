@@ -1,0 +1,103 @@
+"""Saves that the outbox's disk could not take once: they are tried again as long as their files are there."""
+
+from __future__ import annotations
+
+import errno
+import logging
+
+import pytest
+
+from hub_callbacks.errors import PushNotSent
+from hub_callbacks.outbox.queue import Outbox
+from runs import below, on_hub, root_of, train
+from savers import Run
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    """A disk with a quota: what is queued while it is `full` is refused."""
+
+    class Disk:
+        full = False
+
+    submit = Outbox.submit
+
+    def refusing(self, staged, push):
+        if Disk.full and push.parts:
+            raise OSError(errno.EDQUOT, "Disk quota exceeded")
+        return submit(self, staged, push)
+
+    monkeypatch.setattr(Outbox, "submit", refusing)
+    return Disk
+
+
+def test_a_save_that_the_disk_could_not_take_arrives_when_it_can(hub, repo, tmp_path, monkeypatch, caplog):
+    tries = []
+    submit = Outbox.submit
+
+    def refusing_once(self, staged, push):
+        if push.message.endswith("step 4"):
+            tries.append(push)
+            if len(tries) == 1:
+                raise OSError(errno.EDQUOT, "Disk quota exceeded")
+        return submit(self, staged, push)
+
+    monkeypatch.setattr(Outbox, "submit", refusing_once)
+    _, callback, saved = train(tmp_path, repo, hub_strategy="all_checkpoints")
+    expected = root_of(saved.checkpoints[8])
+    for step in (2, 4, 6, 8):
+        expected |= below(f"checkpoint-{step}", saved.checkpoints[step])
+    assert on_hub(tmp_path, repo) == expected
+    assert callback.summary().lost == 0
+    assert all(push.result() for push in callback.pushes)
+    said = [record.getMessage() for record in caplog.records if "quota" in record.getMessage()]
+    assert len(said) == 1 and "tried again" in said[0]
+
+
+def test_it_is_tried_again_between_saves_and_said_once(hub, api, repo, tmp_path, disk, caplog):
+    with Run(tmp_path / repo, api) as run:
+        disk.full = True
+        future = run.save(1)
+        for _ in range(3):
+            run.engine.try_again(every=0)
+        assert not future.done() and len([r for r in caplog.records if "tried again" in r.getMessage()]) == 1
+        assert not run.engine.wait(0)
+        disk.full = False
+        assert run.engine.wait() and future.result()
+        assert run.engine.summary().lost == 0
+
+
+def test_what_the_disk_never_took_is_lost_at_the_end_and_said(hub, api, repo, tmp_path, disk, caplog):
+    caplog.set_level(logging.WARNING)
+    with Run(tmp_path / repo, api, finish_timeout=1.0) as run:
+        disk.full = True
+        future = run.save(1)
+        summary = run.engine.finish()
+    assert summary.lost == 1
+    assert "will not reach the Hub" in caplog.text
+    with pytest.raises(PushNotSent, match="quota"):
+        future.result(0)
+
+
+def test_ctrl_c_while_a_save_is_queued_leaves_no_future_that_never_ends(hub, api, repo, tmp_path, monkeypatch):
+    def interrupted(self, staged, push):
+        raise KeyboardInterrupt
+
+    with Run(tmp_path / repo, api) as run:
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(Outbox, "submit", interrupted)
+            run.save(1)
+        with pytest.raises(PushNotSent, match="KeyboardInterrupt"):
+            run.engine.pushes[-1].result(0)
+
+
+def test_what_is_gone_when_there_is_room_again_is_lost(hub, api, repo, tmp_path, disk):
+    with Run(tmp_path / repo, api) as run:
+        disk.full = True
+        future = run.save(1)
+        (run.saved[0] / "optimizer.pt").unlink()
+        disk.full = False
+        second = run.save(2)
+        with pytest.raises(PushNotSent, match="moved or deleted"):
+            future.result(0)
+        assert run.engine.wait() is not None and second.result(60)
