@@ -97,20 +97,28 @@ def _init_hf_repo(
     trainer.push_in_progress = None
     # Subclasses override these (sentence-transformers does); what stands on the instance goes first.
     for name in ("_push_from_checkpoint", "_finish_current_push"):
-        setattr(trainer, name, _on_instance(weakref.ref(trainer), name, find))
+        setattr(trainer, name, _OnInstance(trainer, name, find))
     trainer_verbs.connect(callback, trainer, token)
 
 
-def _on_instance(trainer: weakref.ref[Any], name: str, find: Find) -> Callable[..., Any]:
-    """The Trainer's routed method, whatever its class has made of it; that of the class without the callback."""
+class _OnInstance:
+    """The Trainer's routed method, whatever its class has made of it; that of the class without the callback.
 
-    def method(*args: Any, **kwargs: Any) -> Any:
+    It does not keep its Trainer alive, and is pickled with it: Ray sends Trainers to other processes.
+    """
+
+    def __init__(self, trainer: Any, name: str, find: Find) -> None:
+        self._trainer, self._name, self._find = weakref.ref(trainer), name, find
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         from transformers import Trainer
 
-        this = trainer()
-        return getattr(type(this) if find(this) is None else Trainer, name)(this, *args, **kwargs)
+        this = self._trainer()
+        kind = type(this) if self._find(this) is None else Trainer
+        return getattr(kind, self._name)(this, *args, **kwargs)
 
-    return method
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _OnInstance, (self._trainer(), self._name, self._find)
 
 
 def _create_model_card(callback: Any, trainer: Any, *args: Any, **options: Any) -> Any:

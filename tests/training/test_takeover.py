@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import pickle
 import shutil
 from pathlib import Path
 
@@ -137,6 +138,15 @@ def test_what_cannot_be_said_of_a_model_is_left_out_and_a_script_goes_on(hub, re
     assert [name for name in ("license", "tags", "dataset_args") if f"{name} is" not in caplog.text] == []
     card = ModelCard.load(download(tmp_path, repo) / "README.md").data
     assert card.license == "mit" and card.language in ("en", ["en"])
+
+
+def test_a_trainer_can_be_pickled(hub, repo, tmp_path):
+    """As for a worker of Ray; what is routed is routed there, too."""
+    trainer, callback = script(tmp_path, repo)
+    other = pickle.loads(pickle.dumps(trainer))
+    assert other._push_from_checkpoint._trainer() is other
+    assert find(other) is not None and find(other) is not callback
+    callback.close()
 
 
 def test_a_checkpoint_that_a_script_pushes_arrives(hub, repo, tmp_path):
