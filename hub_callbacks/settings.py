@@ -128,11 +128,11 @@ class Settings:
         )
         _check_repo_id(self.hub_model_id)
         if self.hub_revision is not None:
-            check_ref("hub_revision", self.hub_revision.replace("{step}", "0"))
+            check_ref("hub_revision", _at_a_step(self.hub_revision))
         if self.hub_tag is not None:
             has_step = isinstance(self.hub_tag, str) and "{step}" in self.hub_tag
             _require(has_step, f"hub_tag is {self.hub_tag!r}; it is a name with {{step}} in it: 'step-{{step}}'.")
-            check_ref("hub_tag", self.hub_tag.replace("{step}", "0"), "tag")
+            check_ref("hub_tag", _at_a_step(self.hub_tag), "tag")
             _require(self.hub_tag != self.hub_revision, "hub_tag and hub_revision cannot be the same name.")
             _require(
                 not self.hub_squash, "hub_squash drops the commits that hub_tag is to name. Set one of the two."
@@ -193,6 +193,10 @@ def resolve(args: Any = None, overrides: Mapping[str, Any] | None = None) -> Set
         # `TrainingArguments` turns the string into an enumeration whose value is the string.
         values["hub_strategy"] = str(getattr(values["hub_strategy"], "value", values["hub_strategy"]))
     return Settings(**values)
+
+
+def _at_a_step(name: Any) -> Any:
+    return name.replace("{step}", "0") if isinstance(name, str) else name
 
 
 def _require(condition: bool, message: str) -> None:

@@ -63,6 +63,7 @@ def test_the_repository_is_named_after_the_output_folder(tmp_path):
         ({"hub_model_id": "spaces are bad"}, "hub_model_id cannot be"),
         ({"hub_revision": "a..b"}, "hub_revision cannot be 'a..b'"),
         ({"hub_revision": "ends.lock"}, "hub_revision"),
+        ({"hub_revision": 5}, "hub_revision cannot be 5"),
         ({"on_error": "explode"}, "on_error is 'explode'"),
         ({"finish_timeout": -1}, "finish_timeout is -1"),
         ({"hub_token": "  "}, "hub_token is empty"),

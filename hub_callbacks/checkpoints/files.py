@@ -57,6 +57,7 @@ _SHARD_OF_A_PROCESS = re.compile(r".*\.distcp|global_step\d+/.*")
 _TORCH_FILE = re.compile(
     r".*\.pth?|(.*/)?(pytorch_model|adapter_model|training_args|optimizer|scheduler)[^/]*\.bin"
 )
+_NO_COMMIT = re.compile(r"(^|/)(\.git|\.cache|git~1)[ .]*(/|$)|[\\\x00-\x1f\x7f]", re.IGNORECASE)
 _ON_EACH_NODE = re.compile(
     r"(model|pytorch_model|adapter_model)(-\d{5}-of-\d{5})?\.(safetensors|bin)|(optimizer|scheduler|scaler)\.(pt|bin)"
 )
@@ -133,7 +134,7 @@ def checkpoint_step(name: str) -> int | None:
 def list_files(folder: Path, leave_out: Callable[[str], bool] = lambda name: False) -> tuple[str, ...]:
     """Relative paths, with `/`, of all files below a folder, sorted.
 
-    Hidden folders, links to folders and outboxes are left out, and names that are not UTF-8: Git knows no others.
+    Hidden folders, links to folders and outboxes are left out, and names that no commit can have.
 
     Args:
         leave_out: Which names in `folder` itself are not looked at.
@@ -150,14 +151,19 @@ def list_files(folder: Path, leave_out: Callable[[str], bool] = lambda name: Fal
             path = Path(here, name)
             if path.is_file() and not (at_top and leave_out(name)):
                 found.append(path.relative_to(folder).as_posix())
-    return tuple(sorted(file for file in found if _is_utf8(file)))
+    return tuple(sorted(file for file in found if _can_be_committed(file)))
 
 
-def _is_utf8(file: str) -> bool:
+def _can_be_committed(file: str) -> bool:
+    """Whether Git, the Hub's client and the manifest take a name: it is UTF-8, means no `.git` anywhere (in a
+    worktree or submodule that is a file) and no `.cache`, and is one path on every system."""
     try:
         file.encode()
     except UnicodeEncodeError:
         _say_once("%a is left out of what is pushed: its name is not UTF-8.", file)
+        return False
+    if _NO_COMMIT.search(file):
+        _say_once("%a is left out of what is pushed: no commit can have a file of that name.", file)
         return False
     return True
 

@@ -55,6 +55,26 @@ def test_a_name_that_no_one_can_write_down_is_left_out_and_named(hub, api, repo,
     assert "left out" in caplog.text and "udcff.txt" in caplog.text
 
 
+@pytest.mark.parametrize("name", [".git", ".GIT", ".cache", "git~1", "sub/.git", "back\\slash.txt", "new\nline"])
+def test_a_name_that_no_commit_can_have_is_left_out_and_named(hub, api, repo, tmp_path, caplog, name):
+    def write(folder):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("gitdir: ../.git/worktrees/run")
+
+    _, callback = run(
+        tmp_path / repo,
+        AtSave(write),
+        keywords={"on_error": "raise"},
+        hub_strategy="checkpoint",
+        max_steps=2,
+        save_steps=2,
+    )
+    callback.close()
+    there = on_hub(tmp_path, repo)
+    assert "last-checkpoint/model.safetensors" in there and not any(name.split("/")[-1] in path for path in there)
+    assert "no commit can have" in caplog.text
+
+
 def test_links_to_folders_are_not_followed(hub, api, repo, tmp_path):
     elsewhere = tmp_path / "data"
     elsewhere.mkdir()
