@@ -162,7 +162,7 @@ def drain(outbox: Outbox, patience: float, quiet: bool = False) -> None:
     from ..pushing.pusher import Pusher
 
     try:
-        Pusher(outbox, Repository(), _Foreground(outbox, patience, quiet)).run()
+        Pusher(outbox, Repository(places=outbox.places), _Foreground(outbox, patience, quiet)).run()
     except Stalled as error:
         typer.echo(f"{error} Run the command again to send it.", err=True)
 

@@ -12,6 +12,8 @@ from typing import Any
 
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
+from .client import address
+
 TRANSIENT_STATUS = frozenset({408, 409, 412, 423, 425, 429, 500, 502, 503, 504, 507, 509, 520, 521, 522, 523, 524})
 # A LookupError is none: the client looks its answers up by key, and some proxies answer in their own way.
 _BUGS = (TypeError, ValueError, AttributeError, AssertionError, NotImplementedError)
@@ -34,6 +36,18 @@ class NotThere(Refusal):
     """A repository is missing that is not to be created."""
 
 
+class Gone(NotThere):
+    """A repository that was there is not to be seen any more."""
+
+    all_pushes = True
+
+
+class NoLargeFiles(Refusal):
+    """The Hub hands out no token for the storage of large files."""
+
+    all_pushes = True
+
+
 class NotYours(Refusal):
     """A repository that was to be deleted does not belong to the token's user."""
 
@@ -53,6 +67,16 @@ def status_of(error: BaseException) -> int | None:
     return getattr(getattr(error, "response", None), "status_code", None)
 
 
+def status_of_xet_token(error: BaseException) -> int | None:
+    """The status with which the Hub refused a token for the storage of large files.
+
+    hf_xet asks for it, and what it raises is the builtin `ConnectionError`, without a response: "Network error:
+    Request error: HTTP status client error (403 Forbidden), domain: http://.../xet-write-token/main".
+    """
+    match = re.search(r"HTTP status \w+ error \((\d{3})\b.*/xet-\w+-token/", str(error))
+    return int(match[1]) if match else None
+
+
 def is_bug(error: BaseException) -> bool:
     """Whether it comes from a mistake in a program, and not from the Hub or the network."""
     return answered(error) is None and isinstance(error, _BUGS) and "JSONDecodeError" not in type(error).__name__
@@ -66,10 +90,21 @@ def is_transient(error: BaseException) -> bool:
     if answer is None:
         return not is_bug(error)
     status, text = status_of(answer), str(answer)
+    if not _is_of_hub(answer):
+        return True  # a storage's address that has expired, a proxy's page: the next attempt has others
     is_quota_for_now = status == 403 and "rate limit" in text.lower()
     # A file that was uploaded before the commit is not there any more: the next attempt uploads it.
     is_upload_gone = status == 400 and bool(re.search(r"LFS pointer .*does not exist", text, re.I))
     return status in TRANSIENT_STATUS or is_quota_for_now or is_upload_gone
+
+
+def _is_of_hub(error: BaseException) -> bool:
+    """Whether the Hub itself has answered: not the storage that it gave an address of, nor a proxy or firewall on
+    the way, which answers with a page."""
+    response: Any = error.response  # type: ignore[attr-defined]
+    kind = response.headers.get("content-type", "")
+    is_upload = getattr(response.request, "method", "") == "PUT"  # to an address that expires
+    return str(response.url).startswith(address()) and not is_upload and not kind.startswith("text/html")
 
 
 def is_storage_full(error: BaseException) -> bool:

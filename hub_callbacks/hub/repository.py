@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from huggingface_hub import (
     CommitOperationCopy,
     CommitOperationDelete,
     HfApi,
+    ModelInfo,
     get_token,
     hf_hub_download,
 )
@@ -25,9 +27,10 @@ from huggingface_hub.errors import (
 from huggingface_hub.hf_api import RepoFile
 
 from ..checkpoints.manifest import FileFacts
+from ..outbox.places import Place, Places
 from ..outbox.push import Target
 from .client import limit_requests
-from .errors import NotABranch, NotThere, NotYours
+from .errors import Gone, NoLargeFiles, NotABranch, NotThere, NotYours, status_of_xet_token
 
 Uploaded = list[CommitOperationAdd | CommitOperationCopy]
 """Files that are ready to be committed."""
@@ -76,12 +79,18 @@ class Repository:
         given_token: Looks up the token that the user set; `None` leaves it to huggingface_hub, which reads
             `HF_TOKEN` or the file of `hf auth login`. Asked anew for each call.
         request_timeout: Seconds that a request may go on without a byte in either direction.
+        places: What is remembered of the repositories; `None` remembers it as long as this object lives.
     """
 
     def __init__(
-        self, given_token: Callable[[], str | None] = lambda: None, request_timeout: float = 120.0
+        self,
+        given_token: Callable[[], str | None] = lambda: None,
+        request_timeout: float = 120.0,
+        places: Places | None = None,
     ) -> None:
         self._given_token = given_token
+        self.places = places or Places()
+        self._renamed: dict[str, str] = {}
         self._ensured: dict[tuple[Target, str | None], str] = {}
         self._api = HfApi(library_name="hub_callbacks")
         limit_requests(request_timeout)
@@ -95,8 +104,14 @@ class Repository:
     def token(self) -> str | None:
         return self._given_token() or get_token()
 
-    def ensure(self, target: Target) -> str:
-        """Creates the repository, unless the target says not to, and the branch if they are missing.
+    def ensure(self, target: Target, is_beginning: bool = False) -> str:
+        """Makes sure of the repository and the branch.
+
+        A repository that was there before and is gone is not made again by what merely has something to send: it
+        may have been deleted for a reason, and was perhaps not as public as a new one would be.
+
+        Args:
+            is_beginning: Whether one that is missing is made in any case, unless the target says not to.
 
         Returns:
             The repository's name with its owner.
@@ -107,29 +122,67 @@ class Repository:
         """
         key = (target, self.token)
         if key not in self._ensured:
-            repo_id = self._create(target) if target.create else self._require(target)
+            repo_id = self._place_of(target, is_beginning).repo_id
             if target.revision not in (None, "main"):
                 self._ensure_branch(repo_id, target.revision, target.from_scratch)
             self._ensured[key] = repo_id
         return self._ensured[key]
 
-    def _create(self, target: Target) -> str:
-        url = self._api.create_repo(target.repo_id, private=target.private, exist_ok=True, token=self.token)
-        return str(url.repo_id)
+    def _place_of(self, target: Target, is_beginning: bool) -> Place:
+        known = self.places.get(self.hub, target.repo_id)
+        name = self._with_owner(target.repo_id) if known is None else known.repo_id
+        info = self._info(name)
+        if info is None:
+            if not target.create:
+                raise NotThere(
+                    f"There is no repository {name} that this token can see, and with create_repo=False "
+                    "none is created. Create it, or push with create_repo=True."
+                )
+            if known is not None and not is_beginning:
+                raise Gone(
+                    f"{name} is gone: it was deleted, or this token cannot see it. It is not made again without "
+                    "being asked for. Create it as it is to be, or use a token that sees it, then run "
+                    "`hub-callbacks sync`; the next start of the training makes it, too."
+                )
+            private = target.private if known is None or target.private is not None else known.private
+            name = self._api.create_repo(name, private=private, exist_ok=True, token=self.token).repo_id
+            info = self._info(name)
+        place = Place(name, target.private) if info is None else Place(info.id, info.private)
+        self._note(target, place)
+        return place
 
-    def _require(self, target: Target) -> str:
-        found = self.find(target)
-        if found is None:
-            raise NotThere(
-                f"There is no repository {target.repo_id} that this token can see, and with create_repo=False "
-                "none is created. Create it, or push with create_repo=True."
+    def _note(self, target: Target, place: Place) -> None:
+        known = self.places.get(self.hub, target.repo_id)
+        before = target.repo_id if known is None else known.repo_id
+        if "/" in before and before.lower() != place.repo_id.lower():
+            self._renamed[place.repo_id] = before
+        self.places.note(self.hub, target.repo_id, place)
+
+    def notes_on(self, target: Target, repo_id: str, private: bool | None) -> list[str]:
+        """What people should know of the place that a push goes to; that it was renamed is said once."""
+        before = self._renamed.pop(repo_id, None)
+        notes = [f"{before} is called {repo_id} now, and pushes go there"] if before else []
+        if target.private is not None and private is not None and private != target.private:
+            notes.append(
+                f"{repo_id} was there before and is {'private' if private else 'public'}, "
+                f"although hub_private_repo is {target.private}; that is changed in the repository's settings"
             )
-        return found.repo_id
+        return notes
+
+    def _with_owner(self, name: str) -> str:
+        return name if "/" in name else f"{self._api.whoami(token=self.token)['name']}/{name}"
+
+    def _info(self, repo_id: str) -> ModelInfo | None:
+        """What the Hub says of a repository, its files left out; one that was renamed has its new name."""
+        try:
+            return self._api.model_info(repo_id, expand=["sha", "private", "createdAt"], token=self.token)
+        except RepositoryNotFoundError:
+            return None
 
     def find(self, target: Target) -> Found | None:
         """The repository, if it is there and this token can see it."""
-        name = target.repo_id
-        repo_id = name if "/" in name else f"{self._api.whoami(token=self.token)['name']}/{name}"
+        known = self.places.get(self.hub, target.repo_id)
+        repo_id = self._with_owner(target.repo_id) if known is None else known.repo_id
         try:
             info = self._api.model_info(repo_id, token=self.token)
         except RepositoryNotFoundError:
@@ -165,6 +218,7 @@ class Repository:
                 raise
             raise NotYours(f"This token may not delete {repo_id}, and it was not deleted: {error}") from None
         self.forget()
+        self.places.forget(self.hub, repo_id)
 
     def set_tag(self, remote: Remote, tag: str, commit: str) -> None:
         """Makes a Git tag name a commit; one that names another is moved."""
@@ -185,14 +239,10 @@ class Repository:
         Raises:
             HfHubHTTPError: 403, when the token may not write there.
         """
-        repo_id = self.ensure(target)
-        # Asks how a file would have to be uploaded, which takes the right to write, and uploads nothing.
-        self._api.preupload_lfs_files(
-            repo_id, [CommitOperationAdd("README.md", b"")], revision=target.revision, token=self.token
-        )
-        if target.private is None:
-            return []
-        return wrong_visibility(target, repo_id, self._api.repo_info(repo_id, token=self.token).private)
+        repo_id = self.ensure(target, is_beginning=True)
+        self._preupload(repo_id, target.revision, [CommitOperationAdd("README.md", b"")])
+        place = self.places.get(self.hub, target.repo_id)
+        return self.notes_on(target, repo_id, None if place is None else place.private)
 
     def forget(self) -> None:
         """The repository or branch may be gone: the next `ensure` asks the Hub again."""
@@ -225,12 +275,17 @@ class Repository:
         """The state of the branch, to build a commit on."""
         repo_id = self.ensure(target)
         revision = target.revision or "main"
-        info = self._api.repo_info(repo_id, revision=revision, token=self.token)
+        info = self._api.model_info(
+            repo_id, revision=revision, expand=["sha", "private", "createdAt"], token=self.token
+        )
         assert info.sha is not None
-        tree = list(self._api.list_repo_tree(repo_id, revision=info.sha, token=self.token))
+        if info.id != repo_id:
+            self._note(target, Place(info.id, info.private))
+            self.forget()
+        tree = list(self._api.list_repo_tree(info.id, revision=info.sha, token=self.token))
         files = frozenset(entry.path for entry in tree if isinstance(entry, RepoFile))
         folders = frozenset(entry.path for entry in tree) - files
-        return Remote(repo_id, revision, info.sha, files, folders, info.private)
+        return Remote(info.id, revision, info.sha, files, folders, info.private)
 
     def branch(self, target: Target, branch: str) -> Remote | None:
         """A branch as it is, its root not looked at; `None` when there is none.
@@ -240,7 +295,7 @@ class Repository:
         """
         repo_id = self.ensure(target)
         try:
-            head = self._api.repo_info(repo_id, revision=branch, token=self.token).sha
+            head = self._api.model_info(repo_id, revision=branch, expand=["sha"], token=self.token).sha
         except RevisionNotFoundError:
             return None
         assert head is not None
@@ -306,7 +361,8 @@ class Repository:
     def upload(self, remote: Remote, files: Mapping[str, Path]) -> Uploaded:
         """Sends the large files and reads the small ones: from here on, changes on disk change nothing.
 
-        What is there already with the same content is not sent again.
+        What is there already with the same content is not sent again; a file that goes to several paths is read,
+        hashed and sent once.
 
         Args:
             files: Path in the repository → local file.
@@ -314,24 +370,38 @@ class Repository:
         Returns:
             What `commit` needs of them; it takes the same ones again when it has failed.
         """
-        operations = [CommitOperationAdd(path, file) for path, file in files.items()]
-        self._upload(remote, operations)  # and lets go of the content of those that it uploads
-        for operation in operations:
+        operations: dict[Path, CommitOperationAdd] = {}
+        for path, file in files.items():
+            if file not in operations:
+                operations[file] = CommitOperationAdd(path, file)
+        self._upload(remote, list(operations.values()))  # and lets go of the content of those that it uploads
+        for operation in operations.values():
             if isinstance(operation.path_or_fileobj, str | Path):
                 operation.path_or_fileobj = Path(operation.path_or_fileobj).read_bytes()
-        return list(operations)
+        return [_at(operations[file], path) for path, file in files.items()]
 
     def _upload(self, remote: Remote, operations: Sequence[object]) -> None:
         """Sends what is new and large among the additions.
 
         Asked by itself, the client leaves out, without a word, what a `.gitignore` names.
         """
+        additions = [operation for operation in operations if isinstance(operation, CommitOperationAdd)]
+        try:
+            self._preupload(remote.repo_id, remote.revision, additions)
+        except ConnectionError as error:
+            status = status_of_xet_token(error)
+            if status not in (401, 403, 404):
+                raise
+            self._preupload(remote.repo_id, remote.revision, [CommitOperationAdd("README.md", b"")])  # says why
+            raise NoLargeFiles(
+                f"The Hub takes no large files for {remote.repo_id} with this token, though it takes others "
+                f"(status {status} for the token of its storage). Use one that may write to all of it."
+            ) from error
+
+    def _preupload(self, repo_id: str, revision: str | None, additions: list[CommitOperationAdd]) -> None:
+        """Asks how files have to be uploaded, which takes the right to write, and uploads the large ones."""
         self._api.preupload_lfs_files(
-            remote.repo_id,
-            [operation for operation in operations if isinstance(operation, CommitOperationAdd)],
-            revision=remote.revision,
-            token=self.token,
-            gitignore_content="# nothing\n",
+            repo_id, additions, revision=revision, token=self.token, gitignore_content="# nothing\n"
         )
 
     def add(self, remote: Remote, uploaded: Uploaded, texts: Mapping[str, bytes], message: str) -> CommitInfo:
@@ -380,6 +450,15 @@ class Repository:
         )
 
 
+def _at(operation: CommitOperationAdd, path: str) -> CommitOperationAdd:
+    """The same content under another path."""
+    if operation.path_in_repo == path:
+        return operation
+    other = copy.copy(operation)
+    other.path_in_repo = path
+    return other
+
+
 def facts_of(uploaded: Uploaded) -> dict[str, FileFacts]:
     """Path in the repository → size and sha256 of what `Repository.upload` has sent.
 
@@ -390,13 +469,3 @@ def facts_of(uploaded: Uploaded) -> dict[str, FileFacts]:
         for operation in uploaded
         if isinstance(operation, CommitOperationAdd)
     }
-
-
-def wrong_visibility(target: Target, repo_id: str, private: bool | None) -> list[str]:
-    """What people should know where a repository is not as private as they want it."""
-    if target.private is None or private is None or private == target.private:
-        return []
-    return [
-        f"{repo_id} was there before and is {'private' if private else 'public'}, "
-        f"although hub_private_repo is {target.private}; that is changed in the repository's settings"
-    ]

@@ -6,6 +6,7 @@
         staging/            pushes in the making; whatever a crash left here is swept away
         set-aside/          entries that nobody can read, and damaged files, kept for a person to look at
         ledger.jsonl        what became of each push
+        places.json         which repository they go to
         cards/              the card as it was pushed last, for each repository and branch
         branches/           branches on the Hub that files of other nodes come by, to be removed at the end
         drainer.lock        held by the one process that sends
@@ -35,6 +36,7 @@ from filelock import FileLock
 from ..errors import OutboxError
 from . import ledger
 from .durable import boot, replace_file
+from .places import Places
 from .push import MANIFEST, SET_ASIDE, OtherFormat, Push, Target, dump, load
 
 logger = logging.getLogger(__name__)
@@ -59,6 +61,7 @@ class Outbox:
         self.cards = self.root / "cards"
         self.branches = self.root / "branches"
         self.ledger = ledger.Ledger(self.root / "ledger.jsonl")
+        self.places = Places(self.root / "places.json")
         self._read: dict[str, Push] = {}
         self._newest: int | None = None
         self.other_formats: dict[str, str] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..hub.repository import Repository, facts_of, wrong_visibility
+from ..hub.repository import Repository, facts_of
 from ..outbox.push import Commit, CreateRepository, LookForOtherRun, NodeFiles, Push, RemoveBranch
 from ..outbox.queue import Outbox
 from .commit import send_commit
@@ -39,13 +39,14 @@ def send(push: Push, repository: Repository, outbox: Outbox, waits: NodeWaits) -
 
 
 def _create(push: Push, repository: Repository) -> Sent:
-    return Sent(repository.ensure(push.target), notes=repository.rehearse(push.target))
+    notes = repository.rehearse(push.target)
+    return Sent(repository.ensure(push.target), notes=notes)
 
 
 def _send_node_files(push: Push, content: NodeFiles, repository: Repository) -> Sent:
     """One commit of the files that exist on this node only, and their list."""
     remote = repository.look(push.target)
-    notes = wrong_visibility(push.target, remote.repo_id, remote.private)
+    notes = repository.notes_on(push.target, remote.repo_id, remote.private)
     if left_out := note_changed(push, notes):
         return Sent(remote.repo_id, notes=notes, left_out=left_out)
     if arrived_at(remote, repository).next > content.step:

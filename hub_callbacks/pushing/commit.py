@@ -12,7 +12,7 @@ from ..checkpoints.files import checkpoint_name, checkpoint_step, stale_shards
 from ..checkpoints.manifest import CheckpointManifest, FileFacts, facts_below
 from ..checkpoints.retention import retired
 from ..hub.errors import refused_metadata
-from ..hub.repository import CommitInfo, Remote, Repository, Uploaded, facts_of, wrong_visibility
+from ..hub.repository import CommitInfo, Remote, Repository, Uploaded, facts_of
 from ..outbox.push import MODEL, Commit, OtherNodes, Push
 from ..outbox.queue import Outbox
 from . import node_files
@@ -53,7 +53,7 @@ def send_commit(push: Push, commit: Commit, repository: Repository, outbox: Outb
     if commit.replaces:
         delete_replaced(push, repository, outbox, notes)
     remote = repository.look(push.target)
-    notes += wrong_visibility(push.target, remote.repo_id, remote.private)
+    notes += repository.notes_on(push.target, remote.repo_id, remote.private)
     left_out = note_changed(push, notes)
     push = push.without(left_out)
     if not push.slots:

@@ -1,6 +1,7 @@
 """What runs in the pusher's process.
 
-It speaks with the training process over its standard input and output, a line each:
+It speaks with the training process over its standard input and what was its standard output, a line each (what
+others print goes to its log):
 
 - in, first and whenever it changes: a JSON object with the token and limits (never in arguments or on
   disk); `new` when a push was queued, `stop` to leave. The end of the input means that the training process
@@ -24,6 +25,7 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import IO
 
+from ..outbox import ledger
 from ..outbox.control import LOG, STALLED, Control, Orders
 from ..outbox.queue import Outbox
 from .redaction import hide
@@ -34,14 +36,22 @@ ORPHAN_SECONDS = 3600.0
 """How long the pusher tries on after the training process is gone."""
 NICENESS = 10
 """Of a core that training wants too it gets a tenth; with 19 it would starve where all cores are busy."""
+TERMINATION_GRACE = 25.0
+"""Seconds that it goes on after SIGTERM: batch systems and containers kill what is there after 30."""
 LOG_SIZE = 1_000_000
 """Bytes after which the log begins anew; the one before is kept."""
 
 
 class _Told(Control):
-    """What the pusher process is told on its standard input."""
+    """What the pusher process is told on its standard input.
 
-    def __init__(self, lines: IO[bytes]) -> None:
+    Args:
+        lines: That.
+        news: Descriptor that it answers on.
+    """
+
+    def __init__(self, lines: IO[bytes], news: int) -> None:
+        self._news = news
         self._orphan_since: float | None = None
         self._parent = os.getppid()
         super().__init__(orders=Orders(**json.loads(lines.readline() or b"{}")))
@@ -71,10 +81,9 @@ class _Told(Control):
         logging.shutdown()
         os._exit(STALLED)
 
-    @staticmethod
-    def _say(line: bytes) -> None:
+    def _say(self, line: bytes) -> None:
         with contextlib.suppress(OSError):  # nobody may listen any more
-            os.write(sys.stdout.fileno(), line)
+            os.write(self._news, line)
 
     def _listen(self, lines: IO[bytes]) -> None:
         for line in iter(lines.readline, b""):
@@ -91,19 +100,49 @@ class _Told(Control):
 
 def main(outbox: str) -> None:
     """The pusher process."""
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    control = _Told(sys.stdin.buffer)
+    _handle_signals()
+    news = os.dup(sys.stdout.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # hf_xet logs there, too, where it has no file for that
+    control = _Told(sys.stdin.buffer, news)
     _log_to(Path(outbox) / LOG, control)
     with contextlib.suppress(OSError):
         os.nice(NICENESS)
+    status = 0
     try:
         push_all(Outbox(outbox), control)
-    except BaseException as error:
+    except Exception as error:
         logger.critical("the pusher has ended", exc_info=error)
-        raise
-    finally:
-        logging.shutdown()
-    os._exit(0)  # without waiting for an upload that was told to stop
+        _say_why(Outbox(outbox), error, control)
+        status = 1
+    logging.shutdown()
+    os._exit(status)  # without waiting for an upload that was told to stop
+
+
+def _handle_signals() -> None:
+    """A batch system tells all processes of a job what is meant for the training: that a time limit is near, or
+    that it has to end. The pusher goes on then, as long as it is let."""
+    for name in ("SIGPIPE", "SIGHUP", "SIGUSR1", "SIGUSR2"):
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+    def end(number: int, frame: object) -> None:
+        last = threading.Timer(TERMINATION_GRACE, os._exit, [128 + number])
+        last.daemon = True
+        last.start()
+
+    signal.signal(signal.SIGTERM, end)
+
+
+def _say_why(outbox: Outbox, error: Exception, control: Control) -> None:
+    """Has all that waits say why no pusher sends it."""
+    token = control.orders.token
+    why = hide(
+        f"The process that pushes has ended ({type(error).__name__}: {error}). What was saved stays in the "
+        f"outbox; {outbox.root / LOG} says more.",
+        [token, os.environ.get("HF_TOKEN")],
+    )
+    for push in outbox.pending():
+        outbox.record(ledger.Entry(push.id, ledger.REFUSED, message=push.message, why=why))
+    control.report()
 
 
 def push_all(outbox: Outbox, control: Control) -> None:
@@ -111,8 +150,9 @@ def push_all(outbox: Outbox, control: Control) -> None:
     from ..hub.repository import Repository
     from .pusher import Pusher
 
-    repository = Repository(lambda: control.orders.token, control.orders.request_timeout)
-    Pusher(Outbox(outbox.root), repository, control).run()
+    outbox = Outbox(outbox.root)
+    repository = Repository(lambda: control.orders.token, control.orders.request_timeout, outbox.places)
+    Pusher(outbox, repository, control).run()
 
 
 class _WithoutTokens(logging.Formatter):

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 
 from filelock import BaseFileLock
 
+from ..hub.errors import is_gone
 from ..hub.repository import Repository
 from ..outbox import ledger
 from ..outbox.content import note_content
@@ -156,9 +157,22 @@ class Pusher:
         return None
 
     def _wait_for_next_try(self, push: Push, policy: RetryPolicy, failures: int) -> None:
+        """What comes meanwhile does not shorten the wait: the Hub is no better for it. Another token does, and a
+        push that is urgent."""
         seconds = policy.seconds_before(failures, self.control.orders.longest_wait)
         self._record_waiting(push, policy.state, policy.why, seconds)
-        self.control.sleep(seconds, until_new=not policy.after)
+        until, urgent, was_draining = time.monotonic() + seconds, self._urgent(), self.control.drain
+        while (left := until - time.monotonic()) > 0 and not self._is_over():
+            self.control.sleep(left)
+            is_other_token = self.repository.token != self._asked_with
+            if is_other_token or self._urgent() - urgent or self.control.drain != was_draining:
+                return
+            if policy.state == ledger.WAITING_FOR_NODES:  # what came need not wait for them
+                return
+            self._keep_house()
+
+    def _urgent(self) -> set[str]:
+        return {push.id for push in self.outbox.pending() if push.urgent}
 
     def _record_waiting(self, push: Push, state: str, why: str, seconds: float) -> None:
         next_try = time.time() + seconds
@@ -356,6 +370,9 @@ class Pusher:
             known.trouble = policy.why
             return policy
         logger.warning("push %s failed", push.id, exc_info=error)
+        if is_gone(error) and not known.failures:
+            # What was remembered of the branch may be wrong: it is forgotten below, and asked for anew.
+            policy = replace(policy, state=ledger.WAITING, all_pushes=False)
         policy = replace(policy, why=hide(policy.why, [self.repository.token, self._asked_with]))
         known.trouble = policy.why
         known.failures += 1
@@ -395,7 +412,7 @@ class Pusher:
         del self._known[entry.push]
         self._waits.leave(entry.push)
         if entry.left_out:
-            self.outbox.set_aside(entry.push, f"damaged: {', '.join(entry.left_out)}")
+            self.outbox.set_aside(entry.push, "; ".join(entry.notes))
         else:
             self.outbox.remove(entry.push)
         self.control.report()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import random
 from dataclasses import dataclass
 
@@ -21,6 +22,9 @@ from ..hub.errors import (
 from ..outbox.ledger import REFUSED, WAITING, WAITING_FOR_NODES
 from .node_files import LOOK_EVERY, Awaited, DamagedNodeFiles
 
+LONGEST_ASKED = 600.0
+"""Seconds that are waited where more is asked for: twice the window that the Hub counts requests in. What asks for
+days is no Hub, and what is saved meanwhile is worth a try."""
 _STAY = "What was saved stays in the outbox."
 _STORAGE = (
     "The account's storage or plan does not allow it. Free space or upgrade the plan, then run "
@@ -81,13 +85,16 @@ def retry_policy(error: BaseException) -> RetryPolicy:
     if isinstance(error, Refusal):
         return RetryPolicy(f"{error} {_STAY}", state=REFUSED, all_pushes=error.all_pushes)
     if isinstance(error, OfflineModeIsEnabled):
-        why = f"HF_HUB_OFFLINE is set. {_STAY} `hub-callbacks sync` sends it where there is a network."
+        why = (
+            f"HF_HUB_OFFLINE is set, so that nothing is sent from here. {_STAY} Where there is a network, "
+            "HF_HUB_OFFLINE=0 hub-callbacks sync DIR sends it."
+        )
         return RetryPolicy(why, state=REFUSED, all_pushes=True)
     why = describe(error)
     if is_bug(error):
         return RetryPolicy(f"{why}. {_STAY} This looks like a bug; please report it.", state=REFUSED)
     if is_transient(error):
-        return RetryPolicy(why, state=WAITING, after=seconds_to_wait(error))
+        return RetryPolicy(why, state=WAITING, after=min(seconds_to_wait(error), LONGEST_ASKED))
     return _refused(answered(error) or error, why)
 
 
@@ -95,5 +102,11 @@ def _refused(error: BaseException, why: str) -> RetryPolicy:
     if is_storage_full(error):
         return RetryPolicy(f"{why}. {_STAY} {_STORAGE}", state=REFUSED, all_pushes=True)
     status = status_of(error)
-    text = f"{why}. {_STAY} {_WHAT_TO_DO.get(status or 0, '')}".strip()
+    advice = _WHAT_TO_DO.get(status or 0, "")
+    if status == 401 and os.environ.get("HF_TOKEN"):
+        advice = (
+            "HF_TOKEN in the environment of the training is what is not accepted, and a new login does not "
+            "replace it there. Send what waits from a shell with another one: HF_TOKEN=... hub-callbacks sync DIR."
+        )
+    text = f"{why}. {_STAY} {advice}".strip()
     return RetryPolicy(text, state=REFUSED, all_pushes=status in (401, 402, 403) or is_gone(error))

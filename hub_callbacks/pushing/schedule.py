@@ -264,13 +264,13 @@ def sendable(pushes: Sequence[Push], known: Mapping[str, Known]) -> list[Push]:
 
 
 def next_push(waiting: Sequence[Push], known: Mapping[str, Known], waits: NodeWaits) -> Push:
-    """The oldest, if none is urgent; but one that fails again and again lets those pass that need not come in
-    order, and one that waits for other nodes is passed by what need not wait.
+    """The oldest, if none is urgent; but one that fails again and again, urgent or not, lets those pass that need
+    not come in order, and one that waits for other nodes is passed by what need not wait.
 
     Args:
         waiting: At least one push, oldest first.
     """
-    urgent = next((push for push in waiting if push.urgent), None)
+    urgent = next((push for push in waiting if push.urgent and known[push.id].failures < PATIENCE), None)
     if urgent is not None:
         return urgent
     in_order = [push for push in waiting if push.keep and not waits.may_be_passed(push)]

@@ -183,14 +183,13 @@ class PusherProcess:
     def _listen(self, process: subprocess.Popen[bytes], news: IO[bytes]) -> None:
         with news:
             for line in iter(news.readline, b""):
-                self.sent = int(line.strip() or 0)
-                if not self.sent:
-                    self._on_news()
+                self._hear(line.strip())
         status = process.wait()
         self.sent = 0
-        if status not in (0, STALLED):  # it leaves by itself an outbox that was deleted
+        if status not in (0, STALLED):
             self._deaths.append(time.monotonic())
-        if self._stopping or process is not self._process:
+        has_left = status == 0 and not Outbox(self._outbox.root).pending()  # the outbox was deleted
+        if self._stopping or process is not self._process or has_left:
             pass
         elif not self._died_too_often:
             logger.warning("The process that pushes has ended (status %s); it is started again.", status)
@@ -207,7 +206,18 @@ class PusherProcess:
                 self._outbox.root / LOG,
                 self._outbox.root,
             )
-        self._on_news()
+        self._hear(b"")
+
+    def _hear(self, line: bytes) -> None:
+        """What else is printed there, before the pusher has taken that over, is not for us."""
+        if line and not line.isdigit():
+            return
+        self.sent = int(line or 0)
+        if not self.sent:
+            try:
+                self._on_news()
+            except Exception:  # whatever it is: without this thread nobody starts the pusher again
+                logger.exception("What became of the pushes could not be told. This looks like a bug.")
 
 
 def _open_log(path: Path) -> IO[bytes]:

@@ -19,7 +19,7 @@ from outbox.test_push import WRITTEN_BY_0_1_0
 
 from hub_callbacks.checkpoints import manifest as checkpoint_manifest
 from hub_callbacks.checkpoints.files import LAST_CHECKPOINT
-from hub_callbacks.hub.repository import Repository
+from hub_callbacks.hub.repository import Repository, facts_of
 from hub_callbacks.localhub import Answer, Fault, Hang, LoseResponse
 from hub_callbacks.outbox import ledger
 from hub_callbacks.outbox.control import Control, Orders
@@ -28,6 +28,7 @@ from hub_callbacks.outbox.queue import Outbox
 from hub_callbacks.pushing import attempt
 from hub_callbacks.pushing.node_files import NodeWaits
 from hub_callbacks.pushing.pusher import Pusher
+from hub_callbacks.pushing.retry_policy import RetryPolicy
 from outboxes import put
 from savers import digests, wait_until
 
@@ -46,7 +47,8 @@ class Sender:
 
     def pusher(self, **orders: Any) -> Pusher:
         control = Control(orders=replace(Orders(longest_wait=0.05), **orders))
-        return Pusher(Outbox(self.outbox.root), Repository(), control)
+        outbox = Outbox(self.outbox.root)
+        return Pusher(outbox, Repository(places=outbox.places), control)
 
     def send(self, **orders: Any) -> None:
         self.pusher(**orders).run()
@@ -135,6 +137,78 @@ def test_superseded_files_are_freed_while_an_upload_goes_on(sender, hub):
     thread.join()
     assert sender.there() == {"weights.bin": sha(b"3")}
     assert len(sender.titles()) == 2
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_refused_token_for_large_files_is_a_refusal_with_its_reason(sender, hub, weights, status):
+    push = sender.put({MODEL: weights})
+    with hub.inject(Fault("xet_token", Answer(status))):
+        sender.send()
+    entry = sender.outbox.ledger.latest()[push.id]
+    assert entry.state == ledger.REFUSED and "takes no large files" in entry.why and str(status) in entry.why
+    sender.send()
+    assert sender.states()[push.id] == ledger.DONE
+
+
+def test_where_the_repository_says_why_there_is_no_token_for_large_files_that_is_the_reason(
+    sender, hub, weights, monkeypatch
+):
+    preupload = HfApi.preupload_lfs_files
+
+    def refuse_large(api, repo_id, additions, **options):
+        if additions[0].path_in_repo != "README.md":
+            raise ConnectionError(
+                "Network error: Request error: HTTP status client error (403 Forbidden), domain: "
+                f"{api.endpoint}/api/models/{repo_id}/xet-write-token/main"
+            )
+        return preupload(api, repo_id, additions, **options)
+
+    monkeypatch.setattr(HfApi, "preupload_lfs_files", refuse_large)
+    push = sender.put({MODEL: weights})
+    with hub.inject(Fault("preupload", Answer(403, message="Your role lacks it"))):
+        sender.send()
+    entry = sender.outbox.ledger.latest()[push.id]
+    assert entry.state == ledger.REFUSED and "may not write there" in entry.why and "no large" not in entry.why
+
+
+@pytest.fixture
+def waiting_long(monkeypatch, hub, sender):
+    """A pusher whose Hub is away, and that has failed once and waits for an hour; at the end it is stopped."""
+    monkeypatch.setattr(RetryPolicy, "seconds_before", lambda self, attempt, longest: 3600.0)
+    pusher = sender.pusher()
+    pusher.control.drain = False
+    thread = threading.Thread(target=pusher.run)
+    with hub.inject(Fault("*", Answer(520))):
+        sender.put({MODEL: b"1"})
+        thread.start()
+        wait_until(lambda: attempts(sender) == 1 and ledger.WAITING in sender.states().values())
+        yield pusher
+        pusher.control.stop = True
+        pusher.control.ring()
+        thread.join()
+
+
+def attempts(sender):
+    return sum(entry.state == ledger.RUNNING for entry in sender.outbox.ledger.all_entries())
+
+
+def test_what_is_saved_meanwhile_makes_no_attempt_on_a_hub_that_is_away(sender, waiting_long):
+    pushes = [sender.put({MODEL: b"%d" % n}) for n in range(5)]
+    waiting_long.control.ring()
+    wait_until(lambda: [push.id for push in sender.outbox.pending()] == [pushes[-1].id])
+    assert attempts(sender) == 1, "and yet the house was kept"
+
+
+@pytest.mark.parametrize("event", ["another token", "an urgent push", "the end of the training"])
+def test_what_shortens_the_wait(sender, waiting_long, event, monkeypatch):
+    if event == "another token":
+        monkeypatch.setenv("HF_TOKEN", "hf_other")
+    elif event == "an urgent push":
+        sender.put({"checkpoint-1": b"1"}, urgent=True)
+    else:
+        waiting_long.control.drain = True
+    waiting_long.control.ring()
+    wait_until(lambda: attempts(sender) > 1)
 
 
 def test_a_refused_push_that_is_sent_later_does_not_overwrite_what_is_newer(sender, hub):
@@ -243,6 +317,21 @@ def test_a_commit_that_the_hub_carries_out_late_does_not_land_on_a_newer_one(sen
             old.result()
     assert sender.there() == {"weights.bin": sha(b"new")}
     assert sender.titles() == ["new"]
+
+
+def test_a_file_that_goes_to_several_paths_is_read_once(sender, weights, tmp_path, upload_path):
+    small = tmp_path / "config.json"
+    small.write_text("{}")
+    repository = Repository()
+    remote = repository.look(sender.target)
+    files = {f"{folder}{file.name}": file for folder in ("", "last-checkpoint/") for file in (weights, small)}
+    uploaded = repository.upload(remote, files)
+    assert [operation.path_in_repo for operation in uploaded] == list(files)
+    assert all(one.upload_info is other.upload_info for one, other in zip(uploaded[:2], uploaded[2:], strict=True))
+    weights.unlink()  # what was uploaded is not read again
+    repository.commit(remote, uploaded, {}, [], "both", "")
+    digests = {file: facts.sha256 for file, facts in facts_of(uploaded).items()}
+    assert sender.there() == digests and len(digests) == 4
 
 
 def _commit(sender: Sender, content: bytes) -> tuple[Any, ...]:

@@ -8,14 +8,20 @@ from types import SimpleNamespace
 
 import pytest
 
+from hub_callbacks.hub.client import address
 from hub_callbacks.hub.errors import TRANSIENT_STATUS, NotABranch, refused_metadata
-from hub_callbacks.pushing.retry_policy import retry_policy
+from hub_callbacks.pushing.retry_policy import LONGEST_ASKED, retry_policy
 
 
 class HubError(Exception):
-    def __init__(self, status: int, text: str = "said so", headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, status: int, text: str = "said so", headers: dict[str, str] | None = None, url: str | None = None
+    ) -> None:
         super().__init__(text)
-        self.response = SimpleNamespace(status_code=status, headers=headers or {})
+        request = SimpleNamespace(method="PUT" if url else "POST")
+        self.response = SimpleNamespace(
+            status_code=status, headers=headers or {}, url=url or f"{address()}/api/models", request=request
+        )
 
 
 @pytest.mark.parametrize("status", sorted(TRANSIENT_STATUS))
@@ -59,6 +65,35 @@ def test_a_refusal_is_seen_through_what_the_client_wraps_it_in():
     assert not retry_policy(wrapped).again
     wrapped.__cause__ = HubError(503)
     assert retry_policy(wrapped).again
+
+
+STORAGE = "https://storage.example/bucket/object?X-Amz-Expires=900"
+HTML = {"content-type": "text/html; charset=utf-8"}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        HubError(403, "Request has expired", url=STORAGE),
+        HubError(400, "RequestTimeout", url=STORAGE),
+        HubError(403, "<html>Blocked by the firewall</html>", HTML),
+        HubError(404, "<html>Not found</html>", HTML),
+    ],
+)
+def test_what_the_hub_itself_has_not_said_is_no_refusal(error):
+    """A storage's address that has expired, a proxy's page."""
+    assert retry_policy(error).again
+
+
+def test_a_token_in_the_environment_is_said_to_be_the_one_that_is_not_accepted(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_expired")
+    assert "HF_TOKEN=... hub-callbacks sync" in retry_policy(HubError(401)).why
+    monkeypatch.delenv("HF_TOKEN")
+    assert "hf auth login" in retry_policy(HubError(401)).why
+
+
+def test_what_asks_for_days_is_not_waited_for():
+    assert retry_policy(HubError(503, headers={"Retry-After": "259200"})).after == LONGEST_ASKED
 
 
 def test_a_full_account_is_not_a_passing_quota():

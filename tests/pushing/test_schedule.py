@@ -218,6 +218,16 @@ def test_which_push_is_next(outbox):
     assert next_push([one, two], known, NodeWaits()) == one
 
 
+def test_an_urgent_push_that_fails_again_and_again_lets_others_pass(outbox):
+    one, urgent = queue(outbox, ({"checkpoint-1"}, {}), ({MODEL}, {"urgent": True}))
+    known, tried = facts([one, urgent]), []
+    for _ in range(4 * PATIENCE):
+        push = next_push([one, urgent], known, NodeWaits())
+        known[push.id].failures += 1
+        tried.append(push.id)
+    assert tried[:PATIENCE] == [urgent.id] * PATIENCE and tried.count(one.id) >= PATIENCE
+
+
 def test_a_push_that_has_to_come_in_order_is_passed_by_none(outbox):
     one, two = queue(outbox, ({MODEL}, {"keep": True}), ({MODEL}, {"keep": True}))
     known = facts([one, two], {one.id: Known(failures=10 * PATIENCE)})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import interpreters
+from hub_callbacks.errors import PushNotSent
 from hub_callbacks.localhub import Fault, Hang
 from hub_callbacks.outbox import ledger
 from hub_callbacks.outbox.control import STALLED, Orders
@@ -118,6 +120,100 @@ def test_a_pusher_that_dies_again_and_again_is_given_up_and_the_end_does_not_wai
         run.save(2)
         assert not run.engine._pusher.is_alive
     assert [push.message for push in run.engine.outbox.pending()][-2:] == ["step 1", "step 2"]
+
+
+def test_signals_that_batch_systems_send_to_all_processes_end_no_pusher(run, hub):
+    run.save(1)
+    assert run.engine.wait()
+    pusher = pusher_of(run)
+    for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP):
+        for _ in range(RESTARTS + 1):
+            os.kill(pusher, number)
+    run.save(2)
+    assert run.engine.wait()
+    assert pusher_of(run) == pusher and not run.engine._pusher._deaths
+
+
+def test_after_sigterm_the_pusher_has_time_to_end_what_it_is_at(run, hub, api):
+    with hub.inject(Fault("commit", Hang())) as hanging:
+        future = run.save(1)
+        wait_until(lambda: hanging.hits)
+        os.kill(pusher_of(run), signal.SIGTERM)
+    assert future.result(60)
+    assert not run.engine._pusher._deaths
+
+
+def test_after_sigterm_it_ends_even_so(hub, api, repo, tmp_path, monkeypatch):
+    (tmp_path / "outbox").mkdir()
+    code = (
+        "import sys; from hub_callbacks.pushing import process; process.TERMINATION_GRACE = 0.5; "
+        "process.main(sys.argv[1])"
+    )
+    pusher = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "outbox")], stdin=subprocess.PIPE)
+    pusher.stdin.write(b"{}\n")
+    pusher.stdin.flush()
+    wait_until((tmp_path / "outbox" / "pusher.log").exists)
+    wait_until((tmp_path / "outbox" / "drainer.lock").exists)
+    pusher.terminate()
+    assert pusher.wait(60) == 128 + signal.SIGTERM
+    pusher.stdin.close()
+
+
+PRINTS = "print('a line that is not its own', flush=True)\n"
+
+
+def test_what_others_print_is_no_news(hub, api, repo, tmp_path, monkeypatch):
+    """A `sitecustomize` prints before the pusher runs, hf_xet where it cannot write its log."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(
+        PRINTS + "import os, threading\nthreading.Timer(1, os.write, [1, b'-7 of hf_xet\\n']).start()\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    with Run(tmp_path / repo, api) as run:
+        run.engine.start()
+        for step in (1, 2):
+            assert run.save(step).result(60)
+        assert run.engine.wait()
+        wait_until(lambda: "of hf_xet" in (run.engine.outbox.root / "pusher.log").read_text())
+
+
+def test_news_that_cannot_be_told_leave_the_pusher_looked_after(run, hub, monkeypatch, caplog, no_pause):
+    monkeypatch.setattr(run.engine._pusher, "_on_news", lambda: 1 / 0)
+    run.save(1)
+    wait_until(lambda: "could not be told" in caplog.text)
+    os.kill(pusher_of(run), signal.SIGKILL)
+    wait_until(lambda: "is started again" in caplog.text)
+
+
+def test_why_no_pusher_can_start_is_told(hub, api, repo, tmp_path, monkeypatch, no_pause):
+    """A proxy that the client has no package for, for one."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(
+        "import os\nif 'PUSHER_FAILS' in os.environ:\n"
+        "    import huggingface_hub\n"
+        "    def fails(*args, **kwargs):\n"
+        "        raise ImportError('Using SOCKS proxy, but the socksio package is not installed.')\n"
+        "    huggingface_hub.HfApi.__init__ = fails\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    monkeypatch.setenv("PUSHER_FAILS", "1")
+    with Run(tmp_path / repo, api, finish_timeout=5) as run:
+        future = run.save(1)
+        assert not run.engine.wait()
+        assert "socksio" in run.engine.summary().why
+        wait_until(lambda: run.engine._pusher.is_given_up)
+    with pytest.raises(PushNotSent, match="socksio"):
+        future.result(0)
+
+
+def test_an_output_dir_that_was_deleted_does_not_come_back(run, tmp_path, caplog):
+    run.save(1)
+    assert run.engine.wait()
+    pusher = pusher_of(run)
+    shutil.rmtree(run.output_dir)
+    wait_until(lambda: not is_running(pusher))
+    wait_until(lambda: not run.engine._pusher.is_alive)
+    assert not run.output_dir.exists() and "started again" not in caplog.text
 
 
 def test_without_processes_the_pushes_go_by_a_thread(hub, api, repo, tmp_path, monkeypatch, caplog):
