@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -39,6 +40,12 @@ from huggingface_hub import HfApi  # noqa: E402
 import interpreters  # noqa: E402
 from hub_callbacks.localhub import LocalHub  # noqa: E402
 from without_torch import HAS_TORCH, pytest_make_collect_report, pytest_runtest_makereport  # noqa: E402, F401
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: no collection, as at the end of each training, need look through it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -163,7 +163,13 @@ ONE_PROCESS = ["--cpu", "--num_processes=1"]
 TWO_PROCESSES = ["--multi_gpu", "--num_processes=2", "--main_process_port=0"]
 
 
-@pytest.mark.parametrize("launch", [TORCHRUN, [*ACCELERATE, *TWO_PROCESSES]], ids=["torchrun", "accelerate"])
+@pytest.mark.parametrize(
+    "launch",
+    [
+        pytest.param([*ACCELERATE, *TWO_PROCESSES], id="accelerate"),
+        pytest.param(TORCHRUN, id="torchrun", marks=pytest.mark.slow),  # what accelerate starts its processes by
+    ],
+)
 def test_two_processes(hub, api, repo, script, tmp_path, launch):
     """The Trainer is gone when `main` returns; what waits is sent at the end of the script all the same.
 
@@ -178,6 +184,7 @@ def test_two_processes(hub, api, repo, script, tmp_path, launch):
     assert on_hub(tmp_path, repo) == root_of(saved) | below("last-checkpoint", saved)
 
 
+@pytest.mark.slow  # two do more
 def test_one_process_under_accelerate_launch(hub, api, repo, script, tmp_path):
     status, output, errors = execute_anew("-m", *ACCELERATE, *ONE_PROCESS, *RUN, script(TRAINS), tmp_path / repo)
     assert status == 0, (output + errors)[-3000:]
