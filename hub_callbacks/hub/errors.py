@@ -10,7 +10,7 @@ import time
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
 from .client import address
 
@@ -109,6 +109,11 @@ def _is_of_hub(error: BaseException) -> bool:
 
 def is_storage_full(error: BaseException) -> bool:
     return bool(re.search(r"storage (limit|quota)|quota (exceeded|reached)|storage .*exceed", str(error), re.I))
+
+
+def is_without_token(error: BaseException) -> bool:
+    """Whether there is no token to ask the Hub with whose it is."""
+    return isinstance(error, LocalTokenNotFoundError)
 
 
 def is_gone(error: BaseException) -> bool:

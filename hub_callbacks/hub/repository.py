@@ -271,9 +271,9 @@ class Repository:
             remote.repo_id, branch=remote.revision, commit_message=message, token=self.token
         )
 
-    def look(self, target: Target) -> Remote:
-        """The state of the branch, to build a commit on."""
-        repo_id = self.ensure(target)
+    def look(self, target: Target, is_beginning: bool = False) -> Remote:
+        """The state of the branch, to build a commit on; see `ensure`."""
+        repo_id = self.ensure(target, is_beginning)
         revision = target.revision or "main"
         info = self._api.model_info(
             repo_id, revision=revision, expand=["sha", "private", "createdAt"], token=self.token
@@ -378,7 +378,33 @@ class Repository:
         for operation in operations.values():
             if isinstance(operation.path_or_fileobj, str | Path):
                 operation.path_or_fileobj = Path(operation.path_or_fileobj).read_bytes()
-        return [_at(operations[file], path) for path, file in files.items()]
+        return self._under_all_paths(remote, files, operations)
+
+    def _under_all_paths(
+        self, remote: Remote, files: Mapping[str, Path], operations: Mapping[Path, CommitOperationAdd]
+    ) -> Uploaded:
+        """What was read and sent under one path, under each path that it goes to."""
+        large = {
+            path
+            for path, file in files.items()
+            if operations[file].path_in_repo != path
+            and operations[file].path_or_fileobj == b""
+            and operations[file].upload_info.size
+        }
+        there = {}
+        if large:
+            found = self._api.get_paths_info(remote.repo_id, list(large), revision=remote.head, token=self.token)
+            there = {file.path: file.lfs.sha256 for file in found if isinstance(file, RepoFile) and file.lfs}
+        uploaded: Uploaded = []
+        for path, file in files.items():
+            operation = operations[file]
+            if path in large:
+                uploaded.append(_at(operation, path, there.get(path)))
+            elif operation.path_in_repo == path:
+                uploaded.append(operation)
+            else:
+                uploaded.append(CommitOperationAdd(path, operation.path_or_fileobj))
+        return uploaded
 
     def _upload(self, remote: Remote, operations: Sequence[object]) -> None:
         """Sends what is new and large among the additions.
@@ -450,12 +476,16 @@ class Repository:
         )
 
 
-def _at(operation: CommitOperationAdd, path: str) -> CommitOperationAdd:
-    """The same content under another path."""
-    if operation.path_in_repo == path:
-        return operation
+def _at(operation: CommitOperationAdd, path: str, there: str | None) -> CommitOperationAdd:
+    """What was uploaded already, under another path.
+
+    Args:
+        there: The sha256 of what is under that path, by which the client leaves out what changes nothing. It has
+            no public way to say that content is there already: else it would read, hash and chunk it once more.
+    """
     other = copy.copy(operation)
     other.path_in_repo = path
+    other._remote_oid = there
     return other
 
 

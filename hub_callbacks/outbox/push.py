@@ -138,6 +138,7 @@ class Commit:
         retention: Which older checkpoints go when this one comes.
         tags: Git tags that are set on the commit; moved there if they exist.
         replaces: Whether the repository that is there is deleted first (`delete_existing_repo`).
+        asked_for: Whether a person's call has made it: a repository that is gone is made again for that.
     """
 
     step: int
@@ -150,6 +151,7 @@ class Commit:
     retention: Retention = field(default_factory=Retention)
     tags: tuple[str, ...] = ()
     replaces: bool = False
+    asked_for: bool = False
 
 
 Content = CreateRepository | LookForOtherRun | RemoveBranch | NodeFiles | Commit

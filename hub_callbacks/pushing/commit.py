@@ -52,7 +52,7 @@ def send_commit(push: Push, commit: Commit, repository: Repository, outbox: Outb
     notes: list[str] = []
     if commit.replaces:
         delete_replaced(push, repository, outbox, notes)
-    remote = repository.look(push.target)
+    remote = repository.look(push.target, is_beginning=commit.asked_for)
     notes += repository.notes_on(push.target, remote.repo_id, remote.private)
     left_out = note_changed(push, notes)
     push = push.without(left_out)

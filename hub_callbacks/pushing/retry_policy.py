@@ -16,6 +16,7 @@ from ..hub.errors import (
     is_gone,
     is_storage_full,
     is_transient,
+    is_without_token,
     seconds_to_wait,
     status_of,
 )
@@ -90,6 +91,8 @@ def retry_policy(error: BaseException) -> RetryPolicy:
             "HF_HUB_OFFLINE=0 hub-callbacks sync DIR sends it."
         )
         return RetryPolicy(why, state=REFUSED, all_pushes=True)
+    if is_without_token(error):
+        return RetryPolicy(f"There is no token. {_STAY} {_WHAT_TO_DO[401]}", state=REFUSED, all_pushes=True)
     why = describe(error)
     if is_bug(error):
         return RetryPolicy(f"{why}. {_STAY} This looks like a bug; please report it.", state=REFUSED)

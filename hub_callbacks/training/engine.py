@@ -227,6 +227,7 @@ class Engine:
             The commit to be. A push that a newer one takes over as a whole gives that one's commit. A push that
             has not arrived when the run ends, or that could not be kept, raises `PushNotSent`.
         """
+        is_asked_for = request is not None and not is_save
         request = request or Request(self.target)
         settings = self.settings
 
@@ -245,6 +246,7 @@ class Engine:
                 ),
                 tags=request.tags,
                 replaces=request.replaces,
+                asked_for=is_asked_for,
             )
 
         return self._push(plan.message, request.target, commit, is_save)

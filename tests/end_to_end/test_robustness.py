@@ -325,7 +325,7 @@ def test_the_end_speaks_of_one_push_as_one_and_ends_each_sentence_once(hub, repo
     sync.push(plan_save("every_save", weights.parent, 1, "step 1"))
     sync.finish()
     sync.close()
-    assert "where there is a network. 1 push is safe in" in caplog.text
+    assert "hub-callbacks sync DIR sends it. 1 push is safe in" in caplog.text
 
 
 def test_the_end_does_not_wait_for_pushes_whose_outbox_was_deleted(hub, api, repo, tmp_path, caplog):
