@@ -187,10 +187,10 @@ class _Foreground(Control):
                 typer.echo(_line(entry))
         self.stop = time.monotonic() - self._last_success > self._patience
 
-    def waits_for_turn(self) -> None:
+    def waits_for_turn(self, sender: str) -> None:
         if not self._has_waited:
             self._has_waited = True
-            typer.echo("Another process sends from here, a training perhaps; waiting until it cannot.", err=True)
+            typer.echo(f"{sender[:1].upper()}{sender[1:]} sends from here; waiting until it cannot.", err=True)
 
     def sleep(self, seconds: float, *, until_new: bool = True) -> None:
         left = self._patience - (time.monotonic() - self._last_success)

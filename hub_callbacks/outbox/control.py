@@ -77,8 +77,12 @@ class Control:
     def report(self) -> None:
         """The ledger has grown."""
 
-    def waits_for_turn(self) -> None:
-        """Another process sends from this outbox; said each time that it is looked."""
+    def waits_for_turn(self, sender: str) -> None:
+        """Another process sends from this outbox; said each time that it is looked.
+
+        Args:
+            sender: Which, in words.
+        """
 
     def sent(self, size: int) -> None:
         """The push under way has sent `size` bytes so far."""

@@ -9,7 +9,8 @@
         places.json         which repository they go to
         cards/              the card as it was pushed last, for each repository and branch
         branches/           branches on the Hub that files of other nodes come by, to be removed at the end
-        drainer.lock        held by the one process that sends
+        drainer.lock        held by the one process that sends (drainer.lease where there are no locks)
+        sender              who that is
         run                 identifier of the run
 
 A push is written under `staging/` and renamed, which is atomic; after a kill it is wholly there or not. No
@@ -19,7 +20,10 @@ token is ever written here.
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import hashlib
+import json
 import logging
 import os
 import shutil
@@ -27,11 +31,11 @@ import socket
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import BaseFileLock, FileLock, LeaseCompromise, SoftFileLease
 
 from ..errors import OutboxError
 from . import ledger
@@ -43,6 +47,11 @@ logger = logging.getLogger(__name__)
 
 ABANDONED_AFTER = 24 * 3600.0
 """Seconds after which what another machine left in staging counts as left by a crash."""
+LEASE = 120.0
+"""Seconds after which a lease that was not renewed is another's, where the file system has no locks. It is renewed
+three times as often: a file server may be away for a minute."""
+CRASHED_AFTER = 600.0
+"""The same for a process of this machine that seems to be gone."""
 _HOST = socket.gethostname().replace("~", "-")
 
 
@@ -68,10 +77,38 @@ class Outbox:
         self._warned: set[str] = set()
         self._seen = ledger.Ledger(self.ledger.path)
 
-    def lock(self) -> FileLock:
-        """The lock of the one process that sends; not acquired yet."""
+    def lock(self, on_lost: Callable[[LeaseCompromise], None] | None = None) -> BaseFileLock:
+        """The lock of the one process that sends; not acquired yet.
+
+        Where the file system has no `flock`, it is a lease: a file that says who has it, and that has to be
+        renewed. Who has died, on whatever machine, loses it after `LEASE` seconds.
+
+        Args:
+            on_lost: Called, from another thread, when the lease could not be renewed: somebody else may send now.
+        """
         self.root.mkdir(parents=True, exist_ok=True)
-        return FileLock(self.root / "drainer.lock")
+        lock = self.root / "drainer.lock"
+        if _has_flock(self.root):
+            return FileLock(lock)
+        lock.touch()  # it is looked at by `identity`
+        return SoftFileLease(
+            self.root / "drainer.lease", lease_duration=LEASE, on_compromise=on_lost, thread_local=False
+        )
+
+    def note_sender(self) -> None:
+        """Says that this process sends from here now: for who waits for it."""
+        said = {"host": _HOST, "process": os.getpid(), "since": time.time()}
+        with contextlib.suppress(OSError):  # it is for people alone
+            (self.root / "sender").write_text(json.dumps(said), encoding="utf-8")
+
+    def sender(self) -> str:
+        """Who holds the lock and since when, in words."""
+        try:
+            said = json.loads((self.root / "sender").read_text(encoding="utf-8"))
+            since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(said["since"]))
+            return f"process {said['process']} on {said['host']}, since {since}"
+        except (OSError, ValueError, LookupError, TypeError):
+            return "another process"
 
     def is_being_sent(self) -> bool:
         """Whether a process holds the lock; where nobody can tell, one may."""
@@ -285,12 +322,14 @@ class Outbox:
                 self.remove(name) if not entry.left_out else self.set_aside(name, "a part of it is damaged")
         for staged in _listdir(self.staging):
             host, _, rest = staged.partition("~")
-            process = rest.partition("~")[0]
+            process, _, what = rest.partition("~")
+            quiet = ABANDONED_AFTER
             if host == _HOST and process.isdecimal():
-                is_over = not _is_alive(int(process))
-            else:
-                is_over = _age(self.staging / staged) > ABANDONED_AFTER
-            if is_over:
+                if _is_alive(int(process)):
+                    continue
+                # Containers may share a name, and know nothing of each other's processes.
+                quiet = 0.0 if what.startswith("gone-") else CRASHED_AFTER
+            if _age(self.staging / staged) >= quiet:
                 shutil.rmtree(self.staging / staged, ignore_errors=True)
 
     def _warn_once(self, message: str) -> None:
@@ -314,12 +353,24 @@ def _mine() -> str:
     return f"{_HOST}~{os.getpid()}~"
 
 
-def _age(path: Path) -> float:
-    """Seconds since it was last written to."""
+def _has_flock(folder: Path) -> bool:
+    file = os.open(folder, os.O_RDONLY)
     try:
-        return time.time() - path.stat().st_mtime
-    except OSError:
-        return 0.0
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+    finally:
+        os.close(file)
+    return True
+
+
+def _age(folder: Path) -> float:
+    """Seconds since something in it was last written to."""
+    times = [0.0]
+    for here, _, files in os.walk(folder):
+        with contextlib.suppress(OSError):
+            times += [os.stat(os.path.join(here, name)).st_mtime for name in (".", *files)]
+    return time.time() - max(times)
 
 
 def _listdir(folder: Path) -> list[str]:

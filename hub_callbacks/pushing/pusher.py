@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 
-from filelock import BaseFileLock
+from filelock import BaseFileLock, LeaseCompromise
 
 from ..hub.errors import is_gone
 from ..hub.repository import Repository
@@ -69,6 +69,7 @@ class Pusher:
     _asked_with: str | None = None
     _turn: tuple[int, int] | None = None
     _lock: BaseFileLock | None = None
+    _waits_for_other: set[str] = field(default_factory=set)
 
     def run(self) -> None:
         """Sends until `control` ends it. Waits for its turn where another process sends from this outbox."""
@@ -82,22 +83,42 @@ class Pusher:
 
     def _take_turn(self) -> bool:
         """Whether this process is the one that sends from now on; not when told to stop before."""
+        lock: BaseFileLock | None = None
         while not self.control.stop:
             try:
-                self._lock = self.outbox.lock()
-                self._lock.acquire(timeout=0)
+                lock = lock or self.outbox.lock(self._lose_turn)
+                lock.acquire(timeout=0)
             except TimeoutError:
-                self.control.waits_for_turn()
-                self.control.sleep(1, until_new=False)
+                self._wait_for_turn()
             except OSError as error:
                 if self.control.drain:
                     raise
                 logger.warning("%s cannot be locked: %s", self.outbox.root, error)
                 self.control.sleep(60)
             else:
+                self._lock = lock
+                self.outbox.note_sender()
                 self._look_what_is_done()
                 return True
         return False
+
+    def _wait_for_turn(self) -> None:
+        """Another process sends from here: what waits says which, once for each push."""
+        sender = self.outbox.sender()
+        self.control.waits_for_turn(sender)
+        new = [push for push in self.outbox.pending() if push.id not in self._waits_for_other]
+        latest = self.outbox.ledger.latest() if new else {}
+        for push in new:
+            self._waits_for_other.add(push.id)
+            if push.id in latest and latest[push.id].state == ledger.QUEUED:
+                why = f"{sender} sends from this outbox; this process waits until that ends"
+                self.outbox.record(ledger.Entry(push.id, ledger.WAITING, message=push.message, why=why))
+        self.control.report()
+        self.control.sleep(1, until_new=False)
+
+    def _lose_turn(self, why: LeaseCompromise) -> None:
+        logger.warning("%s is no longer this process's to send from: %s", self.outbox.root, why)
+        self._turn = None
 
     def _end_turn(self) -> None:
         if self._lock is not None:

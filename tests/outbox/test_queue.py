@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,8 +19,9 @@ from filelock import Timeout
 from hub_callbacks.errors import OutboxError
 from hub_callbacks.outbox import ledger
 from hub_callbacks.outbox.push import MANIFEST
-from hub_callbacks.outbox.queue import ABANDONED_AFTER, Outbox
+from hub_callbacks.outbox.queue import ABANDONED_AFTER, CRASHED_AFTER, Outbox
 from outboxes import OUTBOX_CODE, put, target
+from savers import wait_until
 
 
 @pytest.fixture
@@ -61,8 +64,9 @@ def test_two_processes_never_get_the_same_number(outbox):
     assert ids == sorted(set(ids))
 
 
-def test_a_kill_at_any_instant_leaves_no_half_push(outbox, tmp_path):
+def test_a_kill_at_any_instant_leaves_no_half_push(outbox, tmp_path, monkeypatch):
     """A process that only submits is killed; each push that is to be seen is whole."""
+    monkeypatch.setattr("hub_callbacks.outbox.queue.CRASHED_AFTER", 0.0)
     instant = random.Random(1)
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     seen: set[str] = set()
@@ -168,18 +172,66 @@ def test_what_finished_pushes_and_crashes_left_is_swept_away(outbox):
         host = mine.name.split("~")[0]
         crashed = outbox.staging / f"{host}~{ended.stdout.strip()}~x"
         elsewhere, old = outbox.staging / "elsewhere~1~x", outbox.staging / "elsewhere~2~x"
-        for folder in (crashed, elsewhere, old):
+        other = outbox.staging / f"{crashed.name}y"
+        gone = outbox.staging / f"{host}~{ended.stdout.strip()}~gone-000001"
+        for folder in (crashed, elsewhere, old, gone, other):
             folder.mkdir()
-        past = time.time() - ABANDONED_AFTER - 60
-        os.utime(old, (past, past))
+        for folder, age in ((old, ABANDONED_AFTER), (crashed, CRASHED_AFTER), (other, CRASHED_AFTER)):
+            past = time.time() - age - 60
+            os.utime(folder, (past, past))
+        (other / "file").write_text("of a container of the same name, which is at it")
+        os.utime(other, (past, past))
         outbox.sweep()
-        assert {path.name for path in outbox.staging.iterdir()} == {mine.name, elsewhere.name}
+        assert {path.name for path in outbox.staging.iterdir()} == {mine.name, elsewhere.name, other.name}
     assert [push.id for push in outbox.pending()] == [waiting.id]
 
 
 def test_only_one_process_can_hold_the_lock(outbox):
     with outbox.lock(), pytest.raises(Timeout):
         Outbox(outbox.root).lock().acquire(timeout=0)
+
+
+@pytest.fixture
+def no_flock(monkeypatch):
+    """A file system without locks."""
+
+    def refuse(*args: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+
+
+def test_where_there_are_no_locks_one_process_sends_all_the_same(outbox, no_flock):
+    put(outbox)
+    with outbox.lock():
+        assert Outbox(outbox.root).is_being_sent()
+        with pytest.raises(Timeout):
+            Outbox(outbox.root).lock().acquire(timeout=0)
+    assert not Outbox(outbox.root).is_being_sent()
+
+
+def test_the_lease_of_one_that_died_on_another_machine_ends(outbox, no_flock, monkeypatch):
+    monkeypatch.setattr("hub_callbacks.outbox.queue.LEASE", 1.0)
+    put(outbox)
+    held = outbox.lock()
+    held.acquire()
+    marker = (outbox.root / "drainer.lease").read_text()
+    held.release()
+    (outbox.root / "drainer.lease").write_text(marker.replace(socket.gethostname(), "another-machine"))
+    waiting = Outbox(outbox.root).lock()
+    with pytest.raises(Timeout):
+        waiting.acquire(timeout=0)
+    waiting.acquire(timeout=60)
+    waiting.release()
+
+
+def test_a_lease_that_is_lost_is_told(outbox, no_flock, monkeypatch):
+    monkeypatch.setattr("hub_callbacks.outbox.queue.LEASE", 0.6)
+    put(outbox)
+    lost = []
+    with outbox.lock(lost.append):
+        (outbox.root / "drainer.lease").unlink()
+        wait_until(lambda: lost)
 
 
 def test_one_more_push_looks_at_none_of_those_that_wait(outbox, monkeypatch):

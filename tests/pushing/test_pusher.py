@@ -171,6 +171,28 @@ def test_where_the_repository_says_why_there_is_no_token_for_large_files_that_is
     assert entry.state == ledger.REFUSED and "may not write there" in entry.why and "no large" not in entry.why
 
 
+def test_a_pusher_that_waits_for_another_process_says_for_which(sender):
+    push = sender.put({MODEL: b"1"})
+    pusher = sender.pusher()
+    thread = threading.Thread(target=pusher.run)
+    with sender.outbox.lock():
+        sender.outbox.note_sender()
+        thread.start()
+        wait_until(lambda: sender.states()[push.id] == ledger.WAITING)
+        why = sender.outbox.ledger.latest()[push.id].why
+        assert f"process {os.getpid()} on" in why and "since" in why
+    thread.join()
+    assert sender.states()[push.id] == ledger.DONE
+
+
+def test_a_pusher_whose_lease_is_lost_stops_before_the_next_push(sender, monkeypatch):
+    sender.put({MODEL: b"1"})
+    pusher = sender.pusher()
+    monkeypatch.setattr("hub_callbacks.pushing.pusher.send", lambda *args: pusher._lose_turn("gone") or 1 / 0)
+    pusher.run()
+    assert pusher.control.stop and len(sender.outbox.pending()) == 1
+
+
 @pytest.fixture
 def waiting_long(monkeypatch, hub, sender):
     """A pusher whose Hub is away, and that has failed once and waits for an hour; at the end it is stopped."""
@@ -327,11 +349,25 @@ def test_a_file_that_goes_to_several_paths_is_read_once(sender, weights, tmp_pat
     files = {f"{folder}{file.name}": file for folder in ("", "last-checkpoint/") for file in (weights, small)}
     uploaded = repository.upload(remote, files)
     assert [operation.path_in_repo for operation in uploaded] == list(files)
-    assert all(one.upload_info is other.upload_info for one, other in zip(uploaded[:2], uploaded[2:], strict=True))
+    assert uploaded[0].upload_info is uploaded[2].upload_info
     weights.unlink()  # what was uploaded is not read again
     repository.commit(remote, uploaded, {}, [], "both", "")
     digests = {file: facts.sha256 for file, facts in facts_of(uploaded).items()}
     assert sender.there() == digests and len(digests) == 4
+
+
+def test_what_is_there_under_one_path_comes_under_another_and_nothing_comes_twice(
+    sender, weights, tmp_path, upload_path
+):
+    small = tmp_path / "config.json"
+    small.write_text("{}")
+    repository = Repository()
+    for folders, commits in (([""], 1), (["", "last-checkpoint/"], 2), (["", "last-checkpoint/"], 2)):
+        remote = repository.look(sender.target)
+        files = {f"{folder}{file.name}": file for folder in folders for file in (weights, small)}
+        repository.commit(remote, repository.upload(remote, files), {}, [], "more", "")
+        assert sorted(sender.there()) == sorted(files)
+        assert len(sender.titles()) == commits
 
 
 def _commit(sender: Sender, content: bytes) -> tuple[Any, ...]:
@@ -485,7 +521,7 @@ def test_only_one_pusher_sends(sender):
         thread.start()
         thread.join(0.5)
         assert thread.is_alive()
-        assert set(sender.states().values()) == {ledger.QUEUED}
+        assert set(sender.states().values()) <= {ledger.QUEUED, ledger.WAITING}
     thread.join()
     assert set(sender.states().values()) == {ledger.DONE}
 
