@@ -309,6 +309,10 @@ class HubSyncCallback(TrainerCallback):
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_run": None, "_runs": {}, "_node_run": None}
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        takeover.install(find)  # in another process nothing is routed yet
+
 
 def find(trainer: Any) -> HubSyncCallback | None:
     """The callback among those of a Trainer, if there is one."""

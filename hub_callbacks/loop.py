@@ -216,21 +216,27 @@ class HubSync(HubVerbs):
         checkpoint = find_checkpoint(checkpoint_folder, self.settings.output_dir)
         self._learn_once()
         plan = plan_checkpoint(self.settings.hub_strategy, checkpoint, self._state.global_step)
-        return self._push(plan, weights_step=plan.step, request=Request(self.engine.target_of(plan.step)))
+        return self._push(
+            plan, weights_step=plan.step, request=Request(self.engine.target_of(plan.step)), is_save=True
+        )
 
     def _finish_current_push(self) -> None:
         if self.push_in_progress:
             self.finish()
 
     def _push(
-        self, plan: Plan, weights_step: int | None = None, request: Request | None = None
+        self,
+        plan: Plan,
+        weights_step: int | None = None,
+        request: Request | None = None,
+        is_save: bool = False,
     ) -> Future[CommitInfo]:
         readme = self.settings.output_dir / "README.md"
         if not readme.is_file() and plan.parts:
             readme = plan.parts[0].source / "README.md"
         started = time.perf_counter()
         card = self._facts.at(self._state, weights_step)
-        future = self.engine.push(plan, card=card, readme=readme, request=request)
+        future = self.engine.push(plan, card=card, readme=readme, request=request, is_save=is_save)
         self.engine.seconds_in_training += time.perf_counter() - started
         return future
 

@@ -19,6 +19,7 @@ from .checkpoints.files import (
     list_files,
     state_kind,
 )
+from .hub.client import address
 from .hub.downloads import Downloads
 from .outbox.queue import Outbox
 from .resuming.placing import Restored
@@ -52,10 +53,11 @@ def latest_checkpoint(args: Any, **overrides: Any) -> str | None:
     """
     settings = resolve(args, overrides)
     job = processes()
-    downloads = Downloads(settings.hub_model_id, settings.hub_token)
+    outbox = Outbox(settings.outbox)
+    downloads = Downloads(outbox.places.name_of(address(), settings.hub_model_id), settings.hub_token)
     search = Search(
         output_dir=Path(args.output_dir),
-        outbox=Outbox(settings.outbox),
+        outbox=outbox,
         downloads=downloads,
         revision=settings.hub_revision,
         world_size=args.world_size,

@@ -272,6 +272,7 @@ def resume(
     """Fetches the newest complete checkpoint into DIR/checkpoint-N, unless one as new is there. Exits with 1
     when there is none, or it cannot be fetched."""
     from ..errors import HubSyncError
+    from ..hub.client import address
     from ..hub.downloads import Downloads
     from ..resuming.processes import OneProcess
     from ..resuming.search import Search
@@ -285,8 +286,9 @@ def resume(
     except HubSyncError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
-    downloads = Downloads(repo)
-    search = Search(folder, Outbox(settings.outbox), downloads, revision)
+    outbox = Outbox(settings.outbox)
+    downloads = Downloads(outbox.places.name_of(address(), repo))
+    search = Search(folder, outbox, downloads, revision)
     try:
         found, trouble = search.run(OneProcess()), None
     except HubSyncError as error:

@@ -9,6 +9,7 @@ import re
 import time
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
@@ -38,6 +39,12 @@ class NotThere(Refusal):
 
 class Gone(NotThere):
     """A repository that was there is not to be seen any more."""
+
+    all_pushes = True
+
+
+class AnotherRepository(Refusal):
+    """Under the name of the run's repository there is another one, which more people see."""
 
     all_pushes = True
 
@@ -102,9 +109,11 @@ def _is_of_hub(error: BaseException) -> bool:
     """Whether the Hub itself has answered: not the storage that it gave an address of, nor a proxy or firewall on
     the way, which answers with a page."""
     response: Any = error.response  # type: ignore[attr-defined]
-    kind = response.headers.get("content-type", "")
+    if response.headers.get("content-type", "").startswith("text/html"):
+        return False
     is_upload = getattr(response.request, "method", "") == "PUT"  # to an address that expires
-    return str(response.url).startswith(address()) and not is_upload and not kind.startswith("text/html")
+    host, own = (urlsplit(str(url)).hostname for url in (response.url, address()))
+    return not is_upload and (host == own or "X-Error-Message" in response.headers)
 
 
 def is_storage_full(error: BaseException) -> bool:
@@ -154,7 +163,8 @@ def describe(error: BaseException) -> str:
     message = getattr(error, "server_message", None) or str(error).strip() or type(error).__name__
     message = re.sub(r"\(Request ID: [^)]*\)", "", message)
     message = " ".join(line.strip() for line in message.splitlines() if line.strip())
-    return ((f"The Hub answered {status}: " if status else f"{type(error).__name__}: ") + message).rstrip(". ")
+    who = "The Hub" if status is None or _is_of_hub(error) else "A storage or a proxy, not the Hub,"
+    return ((f"{who} answered {status}: " if status else f"{type(error).__name__}: ") + message).rstrip(". ")
 
 
 def refused_metadata(error: BaseException) -> list[str] | None:

@@ -30,7 +30,16 @@ from ..checkpoints.manifest import FileFacts
 from ..outbox.places import Place, Places
 from ..outbox.push import Target
 from .client import limit_requests
-from .errors import Gone, NoLargeFiles, NotABranch, NotThere, NotYours, status_of_xet_token
+from .errors import (
+    AnotherRepository,
+    Gone,
+    NoLargeFiles,
+    NotABranch,
+    NotThere,
+    NotYours,
+    status_of,
+    status_of_xet_token,
+)
 
 Uploaded = list[CommitOperationAdd | CommitOperationCopy]
 """Files that are ready to be committed."""
@@ -90,7 +99,7 @@ class Repository:
     ) -> None:
         self._given_token = given_token
         self.places = places or Places()
-        self._renamed: dict[str, str] = {}
+        self._news: dict[str, str] = {}
         self._ensured: dict[tuple[Target, str | None], str] = {}
         self._api = HfApi(library_name="hub_callbacks")
         limit_requests(request_timeout)
@@ -133,41 +142,54 @@ class Repository:
         name = self._with_owner(target.repo_id) if known is None else known.repo_id
         info = self._info(name)
         if info is None:
-            if not target.create:
-                raise NotThere(
-                    f"There is no repository {name} that this token can see, and with create_repo=False "
-                    "none is created. Create it, or push with create_repo=True."
-                )
-            if known is not None and not is_beginning:
-                raise Gone(
-                    f"{name} is gone: it was deleted, or this token cannot see it. It is not made again without "
-                    "being asked for. Create it as it is to be, or use a token that sees it, then run "
-                    "`hub-callbacks sync`; the next start of the training makes it, too."
-                )
+            self._require_creation(target, name, is_beginning or known is None or known.is_deleted)
             private = target.private if known is None or target.private is not None else known.private
             name = self._api.create_repo(name, private=private, exist_ok=True, token=self.token).repo_id
             info = self._info(name)
-        place = Place(name, target.private) if info is None else Place(info.id, info.private)
+        place = Place(name, target.private) if info is None else _place(info)
         self._note(target, place)
         return place
+
+    def _require_creation(self, target: Target, name: str, is_allowed: bool) -> None:
+        if not target.create:
+            raise NotThere(
+                f"There is no repository {name} that this token can see, and with create_repo=False "
+                "none is created. Create it, or push with create_repo=True."
+            )
+        if not is_allowed:
+            raise Gone(
+                f"{name} is gone: it was deleted, or this token cannot see it. It is not made again without "
+                "being asked for. Create it as it is to be, or use a token that sees it, then run "
+                "`hub-callbacks sync`; the next start of the training makes it, too."
+            )
 
     def _note(self, target: Target, place: Place) -> None:
         known = self.places.get(self.hub, target.repo_id)
         before = target.repo_id if known is None else known.repo_id
         if "/" in before and before.lower() != place.repo_id.lower():
-            self._renamed[place.repo_id] = before
+            self._news[place.repo_id] = f"{before} is called {place.repo_id} now, and pushes go there"
+        elif known is not None and not known.is_deleted and _is_another(known, place):
+            if known.private and place.private is False:
+                raise AnotherRepository(
+                    f"{before} is another repository than the private one that this run has begun with: it was "
+                    "made anew, and is public. Make it private, or choose another hub_model_id."
+                )
+            self._news[place.repo_id] = f"{place.repo_id} was made anew since the last push, and pushes go there"
         self.places.note(self.hub, target.repo_id, place)
 
     def notes_on(self, target: Target, repo_id: str, private: bool | None) -> list[str]:
-        """What people should know of the place that a push goes to; that it was renamed is said once."""
-        before = self._renamed.pop(repo_id, None)
-        notes = [f"{before} is called {repo_id} now, and pushes go there"] if before else []
+        """What people should know of the place that a push goes to."""
+        notes = [self._news[repo_id]] if repo_id in self._news else []
         if target.private is not None and private is not None and private != target.private:
             notes.append(
                 f"{repo_id} was there before and is {'private' if private else 'public'}, "
                 f"although hub_private_repo is {target.private}; that is changed in the repository's settings"
             )
         return notes
+
+    def told(self, repo_id: str) -> None:
+        """What `notes_on` has said of news has reached people: it is said once."""
+        self._news.pop(repo_id, None)
 
     def _with_owner(self, name: str) -> str:
         return name if "/" in name else f"{self._api.whoami(token=self.token)['name']}/{name}"
@@ -176,7 +198,9 @@ class Repository:
         """What the Hub says of a repository, its files left out; one that was renamed has its new name."""
         try:
             return self._api.model_info(repo_id, expand=["sha", "private", "createdAt"], token=self.token)
-        except RepositoryNotFoundError:
+        except RepositoryNotFoundError as error:
+            if status_of(error) != 404:  # 401: the token is what is wrong
+                raise
             return None
 
     def find(self, target: Target) -> Found | None:
@@ -211,6 +235,7 @@ class Repository:
         Raises:
             NotYours: when the Hub says that the token may not.
         """
+        self.places.delete(self.hub, repo_id)  # before: the answer may get lost
         try:
             self._api.delete_repo(repo_id, token=self.token, missing_ok=True)
         except HfHubHTTPError as error:
@@ -218,7 +243,6 @@ class Repository:
                 raise
             raise NotYours(f"This token may not delete {repo_id}, and it was not deleted: {error}") from None
         self.forget()
-        self.places.forget(self.hub, repo_id)
 
     def set_tag(self, remote: Remote, tag: str, commit: str) -> None:
         """Makes a Git tag name a commit; one that names another is moved."""
@@ -279,8 +303,8 @@ class Repository:
             repo_id, revision=revision, expand=["sha", "private", "createdAt"], token=self.token
         )
         assert info.sha is not None
+        self._note(target, _place(info))
         if info.id != repo_id:
-            self._note(target, Place(info.id, info.private))
             self.forget()
         tree = list(self._api.list_repo_tree(info.id, revision=info.sha, token=self.token))
         files = frozenset(entry.path for entry in tree if isinstance(entry, RepoFile))
@@ -474,6 +498,14 @@ class Repository:
             parent_commit=None if may_have_moved else remote.head,
             token=self.token,
         )
+
+
+def _place(info: ModelInfo) -> Place:
+    return Place(info.id, info.private, info.created_at.isoformat() if info.created_at else None)
+
+
+def _is_another(known: Place, place: Place) -> bool:
+    return known.created is not None and place.created not in (None, known.created)
 
 
 def _at(operation: CommitOperationAdd, path: str, there: str | None) -> CommitOperationAdd:

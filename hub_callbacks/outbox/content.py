@@ -5,8 +5,10 @@ A new time makes no other file: what cleans up scratch disks by age, backups and
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from ..checkpoints.manifest import sha256_of
@@ -18,35 +20,45 @@ NOTED = "content.json"
 """In the folder of a push: file → sha256."""
 
 
-def note_content(push: Push) -> None:
+def note_content(push: Push, count: Callable[[int], object] = lambda size: None) -> None:
     """Notes what the files hold that are as they were when they were snapshotted. Reads all of them.
 
+    Args:
+        count: Told how many bytes were read.
+
     Raises:
-        OSError: when they cannot be read, or the disk cannot take the note; without one, times decide.
+        OSError: when the disk cannot take the note, or the push is gone; without a note, times decide.
     """
     if (push.folder / NOTED).exists():
         return
     noted = {}
     for frozen in push.frozen():
-        if frozen.mtime_ns is not None and frozen.stored not in noted:
+        if frozen.mtime_ns is None or frozen.stored in noted:
+            continue
+        with contextlib.suppress(OSError):  # it is damaged; the others are not
             digest = sha256_of(push.folder / frozen.stored)
+            count(frozen.size)
             if frozen.is_unchanged(push.folder):
                 noted[frozen.stored] = digest
     replace_file(push.folder / NOTED, json.dumps(noted).encode())
 
 
 def is_as_it_was(frozen: Frozen, push: Push) -> bool:
-    """Whether a file is the one that was snapshotted."""
+    """Whether a file is the one that was snapshotted.
+
+    Raises:
+        OSError: when the disk does not say.
+    """
     if frozen.is_unchanged(push.folder):
         return True
     file = push.folder / frozen.stored
     try:
-        stat = file.stat()
         noted = json.loads((push.folder / NOTED).read_text(encoding="ascii")).get(frozen.stored)
-        stamp = (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-        return noted is not None and stat.st_size == frozen.size and _sha256_at(file, stamp) == noted
-    except (OSError, ValueError, AttributeError):
+        stat = file.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError, AttributeError):
         return False
+    stamp = (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+    return noted is not None and stat.st_size == frozen.size and _sha256_at(file, stamp) == noted
 
 
 @functools.lru_cache(maxsize=4096)

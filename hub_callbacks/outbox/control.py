@@ -45,11 +45,13 @@ class Control:
         stop: Leave now; what is not sent stays in the outbox.
         drain: Leave as soon as nothing is left that can be sent.
         orders: Token and limits.
+        hurry: Try now what waits for the Hub to come back: somebody waits for it.
     """
 
     def __init__(self, drain: bool = True, orders: Orders | None = None) -> None:
         self.stop = False
         self.drain = drain
+        self.hurry = False
         self.orders = orders or Orders()
         self._bell = threading.Event()
 

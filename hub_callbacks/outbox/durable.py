@@ -6,12 +6,16 @@ import contextlib
 import errno
 import functools
 import os
+import threading
 from pathlib import Path
 
 from .push import Push
 
 DURABLE = "durable"
 """An empty file in the folder of a push: all of the push is on the disk."""
+
+NOT_DURABLE = "not-durable"
+"""The same of a push that the disk could not write."""
 
 _NOT_SUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EROFS}
 """What `fsync` says where a file system has none, of folders most often."""
@@ -27,8 +31,26 @@ def make_durable(push: Push) -> None:
         OSError: when the disk could not write it. A second try proves nothing: after a failure the kernel may have
             dropped what it could not write, and says that all is well (`fsync(2)`).
     """
-    if (push.folder / DURABLE).exists():
-        return
+    with _lock_of(push.folder):
+        if (push.folder / DURABLE).exists():
+            return
+        if (push.folder / NOT_DURABLE).exists():
+            raise OSError(errno.EIO, "the disk could not write it before", str(push.folder))
+        try:
+            _flush_all(push)
+        except OSError:
+            with contextlib.suppress(OSError):
+                (push.folder / NOT_DURABLE).touch()
+            raise
+
+
+@functools.lru_cache(maxsize=4096)
+def _lock_of(folder: Path) -> threading.Lock:
+    """One flush of a push at a time: of two, one may fail and the other not."""
+    return threading.Lock()
+
+
+def _flush_all(push: Push) -> None:
     for place, _, names in os.walk(push.folder, topdown=False):
         for name in names:
             flush(os.path.join(place, name))

@@ -28,6 +28,8 @@ REFUSED = "refused"  # will not work until somebody does something
 LOST = "lost"  # could not be put into the outbox, or its files were changed before they could be read
 DROPPED = "dropped"  # taken out by a person
 
+LOCK_WITHIN = 0.03
+"""Seconds: more than a line takes, and less than a training notices."""
 FINAL = frozenset({DONE, SUPERSEDED, LOST, DROPPED})
 """States in which nothing of a push is left to be sent."""
 
@@ -104,9 +106,10 @@ class Ledger:
         values = {k: v for k, v in asdict(entry).items() if v not in (None, "", ()) or k == "push"}
         values["time"] = entry.time or time.time()
         line = json.dumps(values, ensure_ascii=False).encode()
-        with self._open() as file:
-            self._end_line(file)
+        with self._open() as (file, is_alone):
             start = os.lseek(file, 0, os.SEEK_END)
+            # Another's line may be without its end yet, or for good.
+            line = line if is_alone and self._ends_well(file, start) else b"\n" + line
             try:
                 if entry.state in FINAL:
                     _write(file, line)
@@ -115,7 +118,8 @@ class Ledger:
                     line = b""
                 _write(file, line + b"\n")  # only a line with its end is read
             except OSError:
-                os.ftruncate(file, start)  # else the next line would be its end
+                if is_alone:
+                    os.ftruncate(file, start)  # else the next line would be its end
                 raise
 
     def end_line(self) -> None:
@@ -125,24 +129,26 @@ class Ledger:
             OSError: when the disk cannot take it.
         """
         if self.path.exists():
-            with self._open() as file:
-                self._end_line(file)
+            with self._open() as (file, _):
+                if not self._ends_well(file, os.lseek(file, 0, os.SEEK_END)):
+                    _write(file, b"\n")
 
     @contextlib.contextmanager
-    def _open(self) -> Iterator[int]:
-        """The file, with no other process or thread at its end."""
+    def _open(self) -> Iterator[tuple[int, bool]]:
+        """The file, and whether no other process or thread is at its end.
+
+        Who holds the lock may wait for the disk, and the training must not wait for that: lines are whole without
+        the lock, too, as each is written at once and begins anew.
+        """
         file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
-            with contextlib.suppress(OSError):  # a file system without locks
-                fcntl.flock(file, fcntl.LOCK_EX)
-            yield file
+            yield file, _lock(file)
         finally:
             os.close(file)
 
-    def _end_line(self, file: int) -> None:
-        end = os.lseek(file, 0, os.SEEK_END)
-        if end and os.pread(file, 1, end - 1) != b"\n":
-            _write(file, b"\n")
+    @staticmethod
+    def _ends_well(file: int, end: int) -> bool:
+        return not end or os.pread(file, 1, end - 1) == b"\n"
 
     def new_entries(self) -> list[Entry]:
         """The entries that came since the last call on this object, oldest first."""
@@ -164,6 +170,22 @@ class Ledger:
     def latest(self) -> dict[str, Entry]:
         """Push → its newest entry."""
         return {entry.push: entry for entry in self.all_entries()}
+
+
+def _lock(file: int) -> bool:
+    """Whether nobody else has it; waits for `LOCK_WITHIN` seconds at most."""
+    until = time.monotonic() + LOCK_WITHIN
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.002)
+        except OSError:  # a file system without locks
+            return False
+        else:
+            return True
 
 
 def _write(file: int, data: bytes) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from .durable import replace_file
@@ -24,10 +24,14 @@ class Place:
     Args:
         repo_id: `"owner/name"`.
         private: Its visibility; `None` where the Hub does not say it.
+        created: When it was made; another one of the same name has another time.
+        is_deleted: Whether it was deleted on purpose, so that it is made again.
     """
 
     repo_id: str
     private: bool | None = None
+    created: str | None = None
+    is_deleted: bool = False
 
 
 class Places:
@@ -49,15 +53,23 @@ class Places:
         """
         return self._read().get(f"{hub}/{name}")
 
+    def name_of(self, hub: str, name: str) -> str:
+        """The same with its owner, if that is known."""
+        known = self.get(hub, name)
+        return name if known is None else known.repo_id
+
     def note(self, hub: str, name: str, place: Place) -> None:
         """Remembers what a name stands for. A disk that cannot take it is said, and stops nothing."""
         if self.get(hub, name) != place:
             self._write({**self._read(), f"{hub}/{name}": place})
 
-    def forget(self, hub: str, repo_id: str) -> None:
-        """Forgets a repository that is deleted on purpose."""
-        kept = {name: p for name, p in self._read().items() if not (name.startswith(hub) and p.repo_id == repo_id)}
-        self._write(kept)
+    def delete(self, hub: str, repo_id: str) -> None:
+        """Notes that a repository is deleted on purpose."""
+        known = self._read()
+        gone = {
+            n: replace(p, is_deleted=True) for n, p in known.items() if n.startswith(hub) and p.repo_id == repo_id
+        }
+        self._write(known | gone)
 
     def _read(self) -> dict[str, Place]:
         if not self._known and self._path is not None:

@@ -75,6 +75,7 @@ class Outbox:
         self._newest: int | None = None
         self.other_formats: dict[str, str] = {}
         self._warned: set[str] = set()
+        self._stuck: set[str] = set()
         self._seen = ledger.Ledger(self.ledger.path)
 
     def lock(self, on_lost: Callable[[LeaseCompromise], None] | None = None) -> BaseFileLock:
@@ -203,6 +204,8 @@ class Outbox:
         """
         pushes = []
         for name in self._names():
+            if name in self._stuck:
+                continue
             if name not in self._read:
                 try:
                     if not name.isdecimal():
@@ -269,13 +272,15 @@ class Outbox:
         return rest
 
     def set_aside(self, name: str, why: str) -> None:
-        """Moves what can neither be sent nor thrown away out of the way of the others."""
+        """Moves what can neither be sent nor thrown away out of the way of the others. What cannot be
+        moved stays where it is, and is no push any more."""
         try:
             self.set_aside_folder.mkdir(parents=True, exist_ok=True)
             place = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.set_aside_folder)) / name
             (self.pushes / name).rename(place)
         except OSError as error:
-            self._warn_once(f"{self.pushes / name} is not a push ({why}), and cannot be moved away: {error}.")
+            self._warn_once(f"{self.pushes / name} cannot be sent as it is ({why}), nor moved away: {error}.")
+            self._stuck.add(name)
             return
         logger.warning(
             "%s cannot be sent as it is (%s). It was moved to %s; the others are not affected.",

@@ -50,10 +50,14 @@ class Frozen:
     inode: int | None = None
 
     def is_unchanged(self, push_folder: Path) -> bool:
-        """Whether it has the size and the time that it had, where a time says anything."""
+        """Whether it has the size and the time that it had, where a time says anything.
+
+        Raises:
+            OSError: when the disk does not say.
+        """
         try:
             stat = (push_folder / self.stored).stat()
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
         is_copy = self.inode not in (None, stat.st_ino)
         return stat.st_size == self.size and (is_copy or self.mtime_ns in (None, stat.st_mtime_ns))

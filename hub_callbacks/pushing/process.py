@@ -4,9 +4,9 @@ It speaks with the training process over its standard input and what was its sta
 others print goes to its log):
 
 - in, first and whenever it changes: a JSON object with the token and limits (never in arguments or on
-  disk); `new` when a push was queued, `stop` to leave. The end of the input means that the training process
-  is gone: the pusher goes on until the outbox is empty, nothing left can be sent, or `ORPHAN_SECONDS` are
-  over.
+  disk); `new` when a push was queued, `hurry` when somebody waits for the pushes, `stop` to leave. The end of the
+  input means that the training process is gone: the pusher goes on until the outbox is empty, nothing left can be
+  sent, or `ORPHAN_SECONDS` are over.
 - out: an empty line each time the ledger has grown (what happened stands there alone), and about every second
   a line with the bytes that the push under way has sent so far.
 """
@@ -89,6 +89,7 @@ class _Told(Control):
         for line in iter(lines.readline, b""):
             if line.startswith(b"{"):
                 self.orders = Orders(**json.loads(line))
+            self.hurry = self.hurry or line.strip() == b"hurry"
             self.stop = line.strip() == b"stop"
             self.ring()
             if self.stop:
@@ -121,7 +122,7 @@ def main(outbox: str) -> None:
 def _handle_signals() -> None:
     """A batch system tells all processes of a job what is meant for the training: that a time limit is near, or
     that it has to end. The pusher goes on then, as long as it is let."""
-    for name in ("SIGPIPE", "SIGHUP", "SIGUSR1", "SIGUSR2"):
+    for name in ("SIGPIPE", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGINT", "SIGALRM", "SIGXCPU"):
         signal.signal(getattr(signal, name), signal.SIG_IGN)
 
     def end(number: int, frame: object) -> None:
@@ -140,8 +141,11 @@ def _say_why(outbox: Outbox, error: Exception, control: Control) -> None:
         f"outbox; {outbox.root / LOG} says more.",
         [token, os.environ.get("HF_TOKEN")],
     )
-    for push in outbox.pending():
-        outbox.record(ledger.Entry(push.id, ledger.REFUSED, message=push.message, why=why))
+    try:
+        for push in outbox.pending():
+            outbox.record(ledger.Entry(push.id, ledger.WAITING, message=push.message, why=why))
+    except OSError as trouble:  # of the disk; it may be what has ended the pusher
+        logger.warning("what waits could not be looked at: %s", trouble)
     control.report()
 
 

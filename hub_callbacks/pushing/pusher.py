@@ -24,7 +24,7 @@ from ..outbox import ledger
 from ..outbox.content import note_content
 from ..outbox.control import Control, Stalled
 from ..outbox.durable import make_durable, may_be_torn
-from ..outbox.push import Push
+from ..outbox.push import CreateRepository, LookForOtherRun, Push
 from ..outbox.queue import Outbox
 from .attempt import send
 from .files import changed_slots, disk_of
@@ -48,6 +48,8 @@ from .stall import StallWatch
 
 logger = logging.getLogger(__name__)
 
+TRY_NEW_AFTER = 60.0
+"""Seconds of waiting for a Hub that is away after which something new is tried."""
 LOOK_FOR_TOKEN_EVERY = 15.0  # seconds, while pushes wait for a token that is accepted
 
 
@@ -70,6 +72,7 @@ class Pusher:
     _turn: tuple[int, int] | None = None
     _lock: BaseFileLock | None = None
     _waits_for_other: set[str] = field(default_factory=set)
+    _read_besides: int = 0
 
     def run(self) -> None:
         """Sends until `control` ends it. Waits for its turn where another process sends from this outbox."""
@@ -178,22 +181,27 @@ class Pusher:
         return None
 
     def _wait_for_next_try(self, push: Push, policy: RetryPolicy, failures: int) -> None:
-        """What comes meanwhile does not shorten the wait: the Hub is no better for it. Another token does, and a
-        push that is urgent."""
+        """Another token shortens the wait, a push that is urgent, and the end of the training. What else comes is
+        worth a try after `TRY_NEW_AFTER` seconds: the Hub is no better for it."""
         seconds = policy.seconds_before(failures, self.control.orders.longest_wait)
         self._record_waiting(push, policy.state, policy.why, seconds)
-        until, urgent, was_draining = time.monotonic() + seconds, self._urgent(), self.control.drain
+        until = time.monotonic() + seconds
+        before, urgent, was_draining = self._waiting(), self._waiting(urgent=True), self.control.drain
+        self.control.hurry = False
         while (left := until - time.monotonic()) > 0 and not self._is_over():
-            self.control.sleep(left)
+            self.control.sleep(min(left, TRY_NEW_AFTER))
             is_other_token = self.repository.token != self._asked_with
-            if is_other_token or self._urgent() - urgent or self.control.drain != was_draining:
+            if is_other_token or self._waiting(urgent=True) - urgent or self.control.drain != was_draining:
                 return
             if policy.state == ledger.WAITING_FOR_NODES:  # what came need not wait for them
                 return
+            has_waited = time.monotonic() - until + seconds > TRY_NEW_AFTER
+            if (self.control.hurry and not policy.after) or (has_waited and self._waiting() - before):
+                return
             self._keep_house()
 
-    def _urgent(self) -> set[str]:
-        return {push.id for push in self.outbox.pending() if push.urgent}
+    def _waiting(self, urgent: bool = False) -> set[str]:
+        return {push.id for push in self.outbox.pending() if push.urgent or not urgent}
 
     def _record_waiting(self, push: Push, state: str, why: str, seconds: float) -> None:
         next_try = time.time() + seconds
@@ -208,7 +216,7 @@ class Pusher:
         # What this process may not send (it is offline, for one), `sync` may, from here or another machine.
         self._end_turn()
         self.control.sleep(LOOK_FOR_TOKEN_EVERY)
-        if self._take_turn():
+        if self._has_turn() and self._take_turn():
             self.control.report()
         if self.repository.token != self._asked_with:
             self._try_refused_again(lambda policy: True)
@@ -239,7 +247,9 @@ class Pusher:
             # What was refused for what is in it stays refused; the rights may have changed.
             self._try_refused_again(lambda policy: policy.all_pushes)
             for push in new:
-                self._known[push.id] = Known(damaged=changed_slots(push) if may_be_torn(push) else frozenset())
+                self._known[push.id] = Known()
+                if may_be_torn(push):
+                    self._look_for_damage(push)
             threading.Thread(target=self._secure, args=(new,), daemon=True).start()
         return bool(new)
 
@@ -253,7 +263,7 @@ class Pusher:
             self.control.ring()
         for push in pushes:
             try:
-                note_content(push)
+                note_content(push, self._count_read)
             except FileNotFoundError:
                 pass  # sent already
             except OSError as error:
@@ -280,8 +290,17 @@ class Pusher:
         looked_at: set[str] = set()
         while new := (heirs(pending, self._known, self._done, self._waits.held) & pushes.keys()) - looked_at:
             for name in new:
-                self._known[name].damaged = changed_slots(pushes[name])
+                self._look_for_damage(pushes[name])
             looked_at |= new
+
+    def _look_for_damage(self, push: Push) -> None:
+        try:
+            self._known[push.id].damaged = changed_slots(push)
+        except OSError as error:  # what the disk does not say now, it will say at the attempt
+            logger.warning("push %s cannot be looked at: %s", push.id, error)
+
+    def _count_read(self, size: int) -> None:
+        self._read_besides += size
 
     def _do(self, action: Action) -> Push | None:
         """Does what was decided; returns what is left to be sent of the push."""
@@ -340,7 +359,7 @@ class Pusher:
     def _watch(self, attempt: Future[Sent], push: Push) -> Sent | None:
         """The end of an attempt, with the house kept meanwhile; `None` when told to stop before."""
         timeout = self.control.orders.stall_timeout
-        watch = StallWatch(timeout)
+        watch = StallWatch(timeout, lambda: self._read_besides)
         while not attempt.done():
             if self.control.stop:
                 return None
@@ -359,6 +378,7 @@ class Pusher:
             why = "the main process goes on with a newer save"
             self._leave(ledger.Entry(push.id, ledger.SUPERSEDED, message=push.message, why=why))
             return
+        self.repository.told(sent.repo_id)
         self._note_done(push.id, push.target.place, tuple(sent.slots))
         self._try_refused_again(lambda policy: policy.all_pushes)
         self._leave(
@@ -384,15 +404,16 @@ class Pusher:
             self._done[place, slot] = max(self._done.get((place, slot), push_id), push_id, key=int)
 
     def _failed(self, push: Push, error: Exception) -> RetryPolicy:
-        policy = retry_policy(error)
+        policy = retry_policy(error, has_own_token=self.control.orders.token is not None)
         known = self._known[push.id]
         if isinstance(error, Awaited):
             self._waits.looked(error)
             known.trouble = policy.why
             return policy
         logger.warning("push %s failed", push.id, exc_info=error)
-        if is_gone(error) and not known.failures:
+        if is_gone(error) and not known.has_looked_again:
             # What was remembered of the branch may be wrong: it is forgotten below, and asked for anew.
+            known.has_looked_again = True
             policy = replace(policy, state=ledger.WAITING, all_pushes=False)
         policy = replace(policy, why=hide(policy.why, [self.repository.token, self._asked_with]))
         known.trouble = policy.why
@@ -409,7 +430,8 @@ class Pusher:
         self.outbox.record(ledger.Entry(push.id, ledger.REFUSED, message=push.message, why=policy.why))
         for other in sendable(self.outbox.pending(), self._known) if policy.all_pushes else ():
             known = self._known.get(other.id)
-            if known is None or other.target.place != push.target.place:
+            makes_it = isinstance(other.content, CreateRepository | LookForOtherRun)
+            if known is None or other.target.place != push.target.place or makes_it:
                 continue
             known.refused = policy
             if known.trouble != policy.why:  # said once

@@ -77,8 +77,12 @@ class RetryPolicy:
         return min(max(backoff, self.after), self.at_most)
 
 
-def retry_policy(error: BaseException) -> RetryPolicy:
-    """What the exception that ended an attempt means."""
+def retry_policy(error: BaseException, has_own_token: bool = False) -> RetryPolicy:
+    """What the exception that ended an attempt means.
+
+    Args:
+        has_own_token: Whether the token is that of the settings, not one of the environment or of a login.
+    """
     if isinstance(error, Awaited):
         return RetryPolicy(str(error), state=WAITING_FOR_NODES, at_most=LOOK_EVERY)
     if isinstance(error, DamagedNodeFiles):
@@ -98,15 +102,20 @@ def retry_policy(error: BaseException) -> RetryPolicy:
         return RetryPolicy(f"{why}. {_STAY} This looks like a bug; please report it.", state=REFUSED)
     if is_transient(error):
         return RetryPolicy(why, state=WAITING, after=min(seconds_to_wait(error), LONGEST_ASKED))
-    return _refused(answered(error) or error, why)
+    return _refused(answered(error) or error, why, has_own_token)
 
 
-def _refused(error: BaseException, why: str) -> RetryPolicy:
+def _refused(error: BaseException, why: str, has_own_token: bool) -> RetryPolicy:
     if is_storage_full(error):
         return RetryPolicy(f"{why}. {_STAY} {_STORAGE}", state=REFUSED, all_pushes=True)
     status = status_of(error)
     advice = _WHAT_TO_DO.get(status or 0, "")
-    if status == 401 and os.environ.get("HF_TOKEN"):
+    if status == 401 and has_own_token:
+        advice = (
+            "hub_token is what is not accepted. Set another one, or leave it out and log in; `hub-callbacks sync` "
+            "sends what waits with the token of HF_TOKEN or of a login."
+        )
+    elif status == 401 and os.environ.get("HF_TOKEN"):
         advice = (
             "HF_TOKEN in the environment of the training is what is not accepted, and a new login does not "
             "replace it there. Send what waits from a shell with another one: HF_TOKEN=... hub-callbacks sync DIR."

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..checkpoints.files import LAST_CHECKPOINT
-from ..outbox.push import Commit, Push, RemoveBranch
+from ..outbox.push import Commit, CreateRepository, LookForOtherRun, Push, RemoveBranch
 from .node_files import NodeWaits
 from .retry_policy import RetryPolicy
 
@@ -32,6 +32,7 @@ class Known:
         refused: Why it is not tried again, if it is not.
         failures: Attempts that have failed.
         trouble: What was said of it last.
+        has_looked_again: Whether it was tried once more after the Hub had no such repository or branch.
     """
 
     is_durable: bool = False
@@ -40,11 +41,13 @@ class Known:
     refused: RetryPolicy | None = None
     failures: int = 0
     trouble: str | None = None
+    has_looked_again: bool = False
 
     @property
     def takes_over(self) -> bool:
-        """Whether what is older gives way to it: not, where it may never arrive for what is in it."""
-        return self.refused is None or self.refused.all_pushes
+        """Whether what is older gives way to it: not, where it may never arrive for what is in it, or a loss of
+        power may take it."""
+        return self.flush_error is None and (self.refused is None or self.refused.all_pushes)
 
 
 @dataclass(frozen=True)
@@ -263,6 +266,11 @@ def sendable(pushes: Sequence[Push], known: Mapping[str, Known]) -> list[Push]:
     ]
 
 
+def _makes_sure(push: Push) -> bool:
+    """Whether it makes the repository, as a start of a training does: what an earlier run left needs that, too."""
+    return isinstance(push.content, CreateRepository | LookForOtherRun)
+
+
 def next_push(waiting: Sequence[Push], known: Mapping[str, Known], waits: NodeWaits) -> Push:
     """The oldest, if none is urgent; but one that fails again and again, urgent or not, lets those pass that need
     not come in order, and one that waits for other nodes is passed by what need not wait.
@@ -273,6 +281,9 @@ def next_push(waiting: Sequence[Push], known: Mapping[str, Known], waits: NodeWa
     urgent = next((push for push in waiting if push.urgent and known[push.id].failures < PATIENCE), None)
     if urgent is not None:
         return urgent
+    creation = next((push for push in waiting if _makes_sure(push) and not known[push.id].failures), None)
+    if creation is not None:
+        return creation
     in_order = [push for push in waiting if push.keep and not waits.may_be_passed(push)]
     if waiting[0] in in_order:
         return waiting[0]

@@ -11,6 +11,7 @@ import os
 import socket
 import struct
 import time
+from collections.abc import Callable
 
 _TCP_INFO_SIZE = 256
 _BYTES = struct.Struct("=QQ")
@@ -25,6 +26,7 @@ class StallWatch:
 
     Args:
         timeout: Seconds without a byte after which the process counts as stalled.
+        read_besides: Tells how many bytes this process has read for something else.
 
     Attributes:
         sent: Bytes that have reached the other side since, as far as they were seen.
@@ -32,17 +34,18 @@ class StallWatch:
     Without `/proc` nothing is ever stalled.
     """
 
-    def __init__(self, timeout: float) -> None:
+    def __init__(self, timeout: float, read_besides: Callable[[], int] = lambda: 0) -> None:
         self.sent = 0
+        self._read_besides = read_besides
         self._timeout = timeout
         self._connections = _connections()
-        self._read = _bytes_read()
+        self._read = self._read_for_it()
         self._since = time.monotonic()
 
     def is_stalled(self) -> bool:
         """To be asked every second or so."""
         before = self._connections
-        self._connections, read = _connections(), _bytes_read()
+        self._connections, read = _connections(), self._read_for_it()
         self.sent += sum(sent - before.get(name, (0, 0))[0] for name, (sent, _) in self._connections.items())
         if read is None:
             return False
@@ -50,6 +53,10 @@ class StallWatch:
             self._since = time.monotonic()
         self._read = read
         return time.monotonic() - self._since > self._timeout
+
+    def _read_for_it(self) -> int | None:
+        read = _bytes_read()
+        return None if read is None else read - self._read_besides()
 
 
 def _connections() -> dict[str, tuple[int, int]]:

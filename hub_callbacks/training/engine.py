@@ -6,7 +6,7 @@ import functools
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -45,23 +45,27 @@ ANSWER_WITHIN = 60.0
 """Seconds that training waits before step 1 for whose model is in the repository, where the settings need that."""
 TRY_AGAIN_EVERY = 30.0
 """Seconds between two tries to put a save into an outbox whose disk did not take it."""
+HURRY_EVERY = 10.0
+"""Seconds between two attempts on a Hub that is away while somebody waits for the pushes."""
 LOOK_EVERY = 0.2
 """Seconds between two looks whether a wait is over; news end it at once."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Due:
     """What is to be put into the outbox.
 
     Args:
         make: Snapshots its files into a folder.
         future: What becomes of it.
+        passed: What of it newer pushes have brought meanwhile → the number of the newest of them.
     """
 
     message: str
     target: Target
     make: Callable[[Path], Content]
     future: Future[CommitInfo] = field(default_factory=Future)
+    passed: dict[str, str] = field(default_factory=dict)
 
 
 class Engine:
@@ -114,7 +118,7 @@ class Engine:
     @property
     def push_in_progress(self) -> PushInProgress:
         """The pushes of this run that are queued or under way; false when there are none."""
-        return PushInProgress(lambda: not self._futures.open, self.wait)
+        return PushInProgress(lambda: not (self._futures.open or self._not_kept), self.wait)
 
     def start(self, target: Target | None = None) -> None:
         """Queues the creation of the repository, and starts the pusher; what an earlier run left is sent first.
@@ -283,8 +287,12 @@ class Engine:
         self.pushes.append(due.future)
         shared_pusher.keep(self)
         self._look_for_token()
-        self.try_again(every=0)
-        error = self._put(due)
+        try:
+            self.try_again(every=0)
+            error = self._put(due)
+        except BaseException as interrupted:  # Ctrl-C: who waits for it must not wait for ever
+            due.future.set_exception(PushNotSent(f"{message!r} was not queued: {type(interrupted).__name__}"))
+            raise
         if error is not None and is_save and _may_pass(error):
             self._not_kept.append(due)
             logger.warning(
@@ -302,18 +310,23 @@ class Engine:
         """Puts something into the outbox; returns what kept it from that."""
         try:
             with self._futures.news:
-                push = self._queue(due.message, due.target, due.make)
-                self._futures.follow(push.id, due.future, push.size)
+                push = self._queue(due.message, due.target, due.make, due.passed)
+                if push is None:
+                    self._futures.follow_another(max(due.passed.values(), key=int), due.future)
+                else:
+                    self._futures.follow(push.id, due.future, push.size)
         except Exception as error:
             return error
-        except BaseException as error:  # Ctrl-C: who waits for it must not wait for ever
-            due.future.set_exception(PushNotSent(f"{due.message!r} was not queued: {type(error).__name__}"))
-            raise
+        if push is not None and isinstance(push.content, Commit):
+            for other in self._not_kept:
+                if other is not due and other.target.place == due.target.place:
+                    # It is older, and must not go on top of this one.
+                    other.passed |= dict.fromkeys(push.slots, push.id)
         self.read_news()
         return None
 
     def try_again(self, every: float = TRY_AGAIN_EVERY, is_last_time: bool = False) -> None:
-        """Puts into the outbox what its disk could not take before, in order.
+        """Puts into the outbox what its disk could not take before, without what newer pushes have brought.
 
         Args:
             every: Seconds that must have passed since it was tried last.
@@ -322,21 +335,22 @@ class Engine:
         if not self._not_kept or time.monotonic() - self._tried < every:
             return
         self._tried = time.monotonic()
-        due, self._not_kept = self._not_kept, []
-        for one in due:
-            error = self._put(one)
+        for due in list(self._not_kept):
+            error = self._put(due)
+            if error is not None and _may_pass(error) and not is_last_time:
+                continue
+            self._not_kept.remove(due)
             if error is None:
-                logger.warning("%r is in %s now, and will be pushed.", one.message, self.outbox.root)
-            elif is_last_time or not _may_pass(error):
-                self.lose(one.message, error, one.future)
+                logger.warning("%r is in %s now, and will be pushed.", due.message, self.outbox.root)
             else:
-                self._not_kept.append(one)
+                self.lose(due.message, error, due.future)
 
     def _ask(self, content: Content, message: str, target: Target, is_awaited: bool = False) -> str | None:
         """Queues what has no files; returns its number, or `None` where the disk cannot take it."""
         try:
             with self._futures.news:
                 push = self._queue(message, target, lambda staged: content)
+                assert push is not None
                 if is_awaited:
                     self._futures.follow(push.id, Future())
         except OSError as error:
@@ -344,10 +358,28 @@ class Engine:
             return None
         return push.id
 
-    def _queue(self, message: str, target: Target, make: Callable[[Path], Content]) -> Push:
+    def _queue(
+        self,
+        message: str,
+        target: Target,
+        make: Callable[[Path], Content],
+        passed: Collection[str] = (),
+    ) -> Push | None:
+        """
+        Args:
+            make: Snapshots the files into a folder.
+            passed: What of it newer pushes have brought already.
+
+        Returns:
+            `None` when they have brought all of it.
+        """
         with self.outbox.stage() as staged:
             content = make(staged)
             push = Push("", staged, self.run_id, time.time(), target, message, content)
+            if passed and isinstance(content, Commit):
+                push = push.without(frozenset(passed))
+                if not push.slots:
+                    return None
             push = self.outbox.submit(staged, push)
         self._pusher.ring()
         return push
@@ -392,7 +424,7 @@ class Engine:
             )
 
     def _rest(self) -> None:
-        if not self._futures.open:
+        if not self._futures.open and not self._not_kept:
             shared_pusher.let_go(self)
 
     def summary(self) -> Summary:
@@ -417,10 +449,15 @@ class Engine:
         patience = self.settings.finish_timeout if timeout is None else timeout
         until = None if timeout is None else time.monotonic() + timeout
         self.try_again(every=0)
+        hurried = 0.0
         self._futures.expect_progress()
         with WaitDisplay(len(self._futures), show) as display:
             while True:
                 self.read_news()
+                self.try_again(every=HURRY_EVERY)
+                if time.monotonic() > hurried + HURRY_EVERY:
+                    hurried = time.monotonic()
+                    self._pusher.hurry()
                 display.update(self._futures.open, *self._sizes())
                 is_over = self._futures.outlook(patience, self._is_sending, self._pusher.is_given_up)
                 if is_over is not None:
@@ -428,6 +465,14 @@ class Engine:
                 if until is not None and time.monotonic() > until:
                     return False
                 self._futures.wait_for_news(LOOK_EVERY if timeout is None else min(LOOK_EVERY, timeout))
+
+    def _wait_to_the_end(self, timeout: float | None, show: bool = False) -> bool:
+        """The same, after which what the disk did not take is lost: what was sent may have made room for it."""
+        has_arrived = self.wait(timeout, show)
+        if self._not_kept:
+            self.try_again(every=0, is_last_time=True)
+            has_arrived = self.wait(timeout, show)
+        return has_arrived
 
     def _sizes(self) -> tuple[int, int]:
         """Bytes that have arrived, those of the push under way among them, and bytes in all."""
@@ -445,8 +490,7 @@ class Engine:
         Raises:
             PushNotSent: with `on_error="raise"`, when something has not arrived.
         """
-        self.try_again(every=0, is_last_time=True)
-        return self._conclude(self.wait(show=show))
+        return self._conclude(self._wait_to_the_end(None, show))
 
     def _conclude(self, has_arrived: bool) -> Summary:
         held = set(filter(self.outbox.holds, self._futures.unsent))  # before the news: what goes is recorded first
@@ -472,13 +516,12 @@ class Engine:
             return
         self.is_closed = True
         try:
-            self.try_again(every=0, is_last_time=True)
-            if left := self._futures.open:
+            if left := self._futures.open + len(self._not_kept):
                 try:
                     if grace:
                         what = counted(left, "push is", "pushes are")
                         logger.warning("%s not on the Hub yet; %.0f s more for what can be.", what, grace)
-                    has_arrived = self.wait(grace)
+                    has_arrived = self._wait_to_the_end(grace)
                 except KeyboardInterrupt:
                     self._conclude(False)
                     raise

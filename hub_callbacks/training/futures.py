@@ -64,6 +64,14 @@ class PushFutures:
         self._unsent[push_id] = None
         self._left += size
 
+    def follow_another(self, push_id: str, future: Future[CommitInfo]) -> None:
+        """Has `future` tell what becomes of a push that another future tells of, too."""
+        entry = self.of(push_id)
+        if entry is not None and entry.state in ledger.FINAL:
+            self._settled[future] = entry
+        else:
+            self._waiting.setdefault(self._heir(push_id), []).append(future)
+
     def take_news(self) -> list[ledger.Entry]:
         """Takes in what the ledger says that is new. From any thread."""
         with self.news:
@@ -194,7 +202,10 @@ def _settle(future: Future[CommitInfo], fate: ledger.Entry) -> None:
     from huggingface_hub import CommitInfo
 
     with contextlib.suppress(InvalidStateError):  # another thread was faster
-        if fate.state == ledger.DONE and fate.commit and fate.url:
+        if fate.state == ledger.DONE and fate.left_out:
+            what = f"{fate.message!r} is on the Hub without {', '.join(fate.left_out)}: {'; '.join(fate.notes)}"
+            future.set_exception(PushNotSent(what))
+        elif fate.state == ledger.DONE and fate.commit and fate.url:
             try:
                 commit = CommitInfo(
                     commit_url=fate.url, commit_message=fate.message, commit_description="", oid=fate.commit

@@ -36,6 +36,7 @@ class NodeRun:
 
     def goes_on(self, state: Any) -> None:
         """A step begins; a checkpoint that was waiting for other processes here is looked at."""
+        self.engine.try_again()
         self._send(self._saves.look_again())
 
     def was_evaluated(self, state: Any, seen: dict[str, Any]) -> None:

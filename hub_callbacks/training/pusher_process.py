@@ -104,6 +104,15 @@ class PusherProcess:
             self._control.orders = orders
             self._tell(_line(orders))
 
+    def hurry(self) -> None:
+        """Says that somebody waits for the pushes: what waits for the Hub to come back is tried now."""
+        if self._is_foreign:
+            return
+        with self._lock:
+            if self._thread is not None:
+                self._control.hurry = True
+            self._tell(b"hurry\n")
+
     def join(self, orders: Orders) -> None:
         """Another engine uses it from now on, too.
 

@@ -133,7 +133,7 @@ class Run:
                 )
             else:
                 folder, step = found
-                self._push(plan_end(folder, state.global_step), state, step)
+                self._push(plan_end(folder, state.global_step), state, step, is_save=True)
         self._remove_branches()
 
     def learn(self, state: Any, seen: dict[str, Any]) -> None:

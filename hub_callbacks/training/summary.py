@@ -73,7 +73,9 @@ def not_arrived(summary: Summary, place: str, kept: int, outbox: Path) -> str:
         kept: How many of the pushes that wait are in the outbox.
         outbox: Its folder.
     """
-    if summary.commits == 0:
+    if summary.commits == 0 and summary.why is None and kept:
+        text = f"Nothing is known of what is on the Hub of this run ({place}): is the disk of {outbox} full?"
+    elif summary.commits == 0:
         text = f"Nothing of this run is on the Hub ({place})"
     else:
         text = f"{counted(summary.waiting + summary.lost, 'push has', 'pushes have')} not arrived at {place}"
@@ -184,7 +186,7 @@ class Reporter:
             if entry.url and "/commit/" in entry.url:
                 self.summary.where = entry.url.split("/commit/")[0]
         self.summary.superseded += entry.state == ledger.SUPERSEDED
-        self.summary.lost += entry.state == ledger.LOST
+        self.summary.lost += entry.is_loss
 
     def _speak(self, entry: ledger.Entry) -> None:
         for note in entry.notes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import subprocess
 import sys
 import threading
@@ -71,7 +72,18 @@ def test_several_processes_lose_no_line(ledger):
     writers = [subprocess.Popen([sys.executable, "-c", WRITES, str(ledger.path), str(n)]) for n in range(4)]
     assert [writer.wait() for writer in writers] == [0] * 4
     assert len({entry.push for entry in ledger.all_entries()}) == 2000
-    assert len(ledger.path.read_bytes().splitlines()) == 2000
+    assert len(list(filter(None, ledger.path.read_bytes().splitlines()))) == 2000
+
+
+def test_who_writes_a_line_does_not_wait_for_one_that_waits_for_the_disk(ledger):
+    ledger.append(Entry("000001", QUEUED))
+    with ledger.path.open("ab") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        held.write(b'{"push": "000002", "state": "done"}')  # its end comes when it is on the disk
+        held.flush()
+        ledger.append(Entry("000003", QUEUED))
+        held.write(b"\n")
+    assert [entry.push for entry in ledger.all_entries()] == ["000001", "000002", "000003"]
 
 
 @pytest.mark.parametrize("state", [DONE, QUEUED])

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from hub_callbacks.checkpoints.files import LAST_CHECKPOINT
 from hub_callbacks.cli import app
 from hub_callbacks.localhub import Answer, Fault
-from hub_callbacks.outbox import ledger
+from hub_callbacks.outbox import durable, ledger
 from hub_callbacks.outbox.content import NOTED
 from hub_callbacks.outbox.durable import DURABLE
 from hub_callbacks.outbox.push import CARD, MODEL
@@ -188,3 +188,70 @@ def test_a_flush_that_failed_makes_nothing_durable_nor_does_another_try(sender, 
         pusher._flush(newer)
     pusher._keep_house()
     assert older.folder.exists()
+
+
+def test_after_a_failed_flush_both_saves_arrive(sender, monkeypatch):
+    older, newer = sender.put({MODEL: b"older"}), sender.put({MODEL: b"newer"})
+    fsync, failed = os.fsync, []
+
+    def broken(file: int) -> None:
+        if not failed and os.readlink(f"/proc/self/fd/{file}").startswith(str(newer.folder)):
+            failed.append(file)
+            raise OSError(errno.EIO, "Input/output error")
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", broken)
+    sender.send()
+    assert sender.states() == {older.id: ledger.DONE, newer.id: ledger.DONE}
+    assert sender.there() == {"weights.bin": sha(b"newer")}
+
+
+def test_a_flush_that_failed_is_known_to_another_process(sender, monkeypatch):
+    def broken(file: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    push = sender.put({MODEL: b"weights"})
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="Input/output"):
+        patched.setattr(
+            durable, "_flush_all", lambda push: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output"))
+        )
+        durable.make_durable(push)
+    with pytest.raises(OSError, match="could not write it before"):
+        durable.make_durable(push)
+    assert not (push.folder / DURABLE).exists()
+
+
+def test_a_disk_that_does_not_say_how_a_file_is_loses_nothing(sender, large, monkeypatch):
+    """ESTALE of a file server, for one."""
+    push = sender.put({MODEL: large(b"whole")})
+    stat, failed = Path.stat, []
+
+    def stale(self, **options):
+        if len(failed) < 3 and str(self).startswith(str(push.folder / "files")):
+            failed.append(self)
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return stat(self, **options)
+
+    monkeypatch.setattr(Path, "stat", stale)
+    sender.send()
+    assert len(failed) == 3 and sender.states() == {push.id: ledger.DONE}
+
+
+def test_a_missing_file_costs_the_others_of_its_push_nothing(sender, hub, large):
+    push = sender.put({MODEL: large(b"missing"), "checkpoint-1": large(b"whole")})
+    missing, whole = files_of(push)
+    missing.unlink()
+    with away(sender, hub, push):
+        os.utime(whole)
+    assert sender.outbox.ledger.latest()[push.id].left_out == (MODEL,)
+    assert list(sender.there()) == ["checkpoint-1/weights.bin"]
+
+
+def test_what_cannot_be_set_aside_stays_and_is_not_sent_again_and_again(sender):
+    push = sender.put({MODEL: b"whole", "checkpoint-1": b"x"})
+    files_of(push)[0].write_bytes(b"cut")
+    sender.outbox.set_aside_folder.write_text("a file: nothing can be moved there")
+    sender.send()
+    assert push.folder.exists()
+    runs = [entry for entry in sender.outbox.ledger.all_entries() if entry.state == ledger.RUNNING]
+    assert len(runs) == 1

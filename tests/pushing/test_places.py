@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from typer.testing import CliRunner
 
+from hub_callbacks.localhub import Answer, Fault, LoseResponse
 from hub_callbacks.outbox import ledger
 from hub_callbacks.outbox.places import Place, Places
 from hub_callbacks.outbox.push import MODEL, CreateRepository, Target
+from hub_callbacks.pushing.schedule import Known
 from outboxes import put
 from pushing.test_pusher import Sender, sha
 
@@ -119,12 +122,107 @@ def test_a_branch_that_was_deleted_is_made_again(sender):
     assert sender.api.file_exists(target.repo_id, "weights.bin", revision="dev")
 
 
+def test_a_public_repository_under_the_name_of_a_private_one_gets_nothing(sender, repo):
+    begin(sender, Target(sender.target.repo_id, private=True))
+    sender.send()
+    sender.put({MODEL: b"1"})
+    pusher = sender.pusher()
+    pusher.run()
+    sender.api.move_repo(sender.target.repo_id, f"local/{repo}-moved")
+    sender.api.create_repo(sender.target.repo_id, private=False)
+    push = sender.put({MODEL: b"2"})
+    pusher.run()
+    entry = sender.outbox.ledger.latest()[push.id]
+    assert entry.state == ledger.REFUSED and "another repository" in entry.why
+    assert not sender.api.file_exists(sender.target.repo_id, "weights.bin")
+
+
+def test_a_repository_that_was_made_anew_is_said(sender):
+    sender.put({MODEL: b"1"})
+    sender.send()
+    sender.api.delete_repo(sender.target.repo_id)
+    sender.api.create_repo(sender.target.repo_id)
+    push = sender.put({MODEL: b"2"})
+    sender.send()
+    entry = sender.outbox.ledger.latest()[push.id]
+    assert entry.state == ledger.DONE and "made anew" in entry.notes[0]
+
+
+def test_a_new_name_is_said_though_the_first_attempt_after_it_fails(sender, hub, repo):
+    sender.put({MODEL: b"1"})
+    sender.send()
+    sender.api.move_repo(sender.target.repo_id, f"local/{repo}-renamed")
+    push = sender.put({MODEL: b"2"})
+    with hub.inject(Fault("commit", Answer(520), times=1)):
+        sender.send()
+    assert "is called" in sender.outbox.ledger.latest()[push.id].notes[0]
+
+
+def test_a_start_makes_what_an_earlier_run_needs_too(sender):
+    begin(sender, sender.target)
+    sender.put({MODEL: b"1"})
+    sender.send()
+    left = sender.put({MODEL: b"2", "checkpoint-2": b"2"})
+    sender.api.delete_repo(sender.target.repo_id)
+    begin(sender, sender.target)
+    sender.send()
+    assert sender.states()[left.id] == ledger.DONE
+
+
+def test_a_deletion_whose_answer_was_lost_is_no_loss(sender, hub):
+    begin(sender, Target(sender.target.repo_id, private=True))
+    sender.put({MODEL: b"old"})
+    sender.send()
+    sender.put({MODEL: b"new"}, replaces=True, keep=True)
+    with hub.inject(Fault("delete_repo", LoseResponse(), times=1)):
+        sender.send()
+    assert sender.there() == {"weights.bin": sha(b"new")}
+    assert sender.api.model_info(sender.target.repo_id).private
+
+
+@pytest.mark.parametrize("token", ["hf_of_nobody", ""])
+def test_a_token_that_is_not_accepted_is_no_repository_that_is_gone(sender, monkeypatch, token):
+    begin(sender, Target(sender.target.repo_id, private=True))
+    sender.put({MODEL: b"1"})
+    sender.send()
+    monkeypatch.setenv("HF_TOKEN", token)
+    push = sender.put({MODEL: b"2"})
+    sender.send()
+    why = sender.outbox.ledger.latest()[push.id].why
+    assert "is gone" not in why and "401" in why
+
+
+def test_a_branch_gets_its_second_look_after_other_trouble_too(sender, hub):
+    target = Target(sender.target.repo_id, "dev")
+    sender.put({MODEL: b"1"}, target=target)
+    pusher = sender.pusher()
+    pusher.run()
+    push = sender.put({MODEL: b"2"}, target=target)
+    pusher._known[push.id] = Known(failures=1)
+    sender.api.delete_branch(target.repo_id, branch="dev")
+    pusher.run()
+    assert sender.states()[push.id] == ledger.DONE
+
+
+def test_what_continues_a_run_looks_where_the_run_was(sender, hub, repo, other):
+    from hub_callbacks.cli import app
+
+    target = Target(repo)
+    begin(sender, target)
+    sender.send()
+    other()
+    hub.clear_requests()
+    CliRunner().invoke(app, ["resume", repo, str(sender.outbox.root.parent)])
+    asked = {request.path for request in hub.requests}
+    assert asked and all(path.startswith(f"/api/models/local/{repo}") for path in asked)
+
+
 def test_it_is_remembered_on_disk_and_a_damaged_memory_stops_nothing(tmp_path, caplog):
     path = tmp_path / "places.json"
     Places(path).note("http://hub", "m", Place("me/m", True))
     assert Places(path).get("http://hub", "m") == Place("me/m", True)
     assert Places(path).get("http://other", "m") is None
-    Places(path).forget("http://hub", "me/m")
-    assert Places(path).get("http://hub", "m") is None
+    Places(path).delete("http://hub", "me/m")
+    assert Places(path).get("http://hub", "m") == Place("me/m", True, is_deleted=True)
     path.write_text("[1")
     assert Places(path).get("http://hub", "m") is None and "cannot be read" in caplog.text

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -22,10 +23,11 @@ from hub_callbacks.checkpoints.files import LAST_CHECKPOINT
 from hub_callbacks.hub.repository import Repository, facts_of
 from hub_callbacks.localhub import Answer, Fault, Hang, LoseResponse
 from hub_callbacks.outbox import ledger
-from hub_callbacks.outbox.control import Control, Orders
+from hub_callbacks.outbox.control import Control, Orders, Stalled
 from hub_callbacks.outbox.push import MODEL, Target
 from hub_callbacks.outbox.queue import Outbox
 from hub_callbacks.pushing import attempt
+from hub_callbacks.pushing import pusher as pusher_module
 from hub_callbacks.pushing.node_files import NodeWaits
 from hub_callbacks.pushing.pusher import Pusher
 from hub_callbacks.pushing.retry_policy import RetryPolicy
@@ -221,16 +223,60 @@ def test_what_is_saved_meanwhile_makes_no_attempt_on_a_hub_that_is_away(sender, 
     assert attempts(sender) == 1, "and yet the house was kept"
 
 
-@pytest.mark.parametrize("event", ["another token", "an urgent push", "the end of the training"])
+@pytest.mark.parametrize("event", ["another token", "an urgent push", "the end of the training", "somebody waits"])
 def test_what_shortens_the_wait(sender, waiting_long, event, monkeypatch):
     if event == "another token":
         monkeypatch.setenv("HF_TOKEN", "hf_other")
     elif event == "an urgent push":
         sender.put({"checkpoint-1": b"1"}, urgent=True)
+    elif event == "somebody waits":
+        waiting_long.control.hurry = True
     else:
         waiting_long.control.drain = True
     waiting_long.control.ring()
     wait_until(lambda: attempts(sender) > 1)
+
+
+def test_what_is_saved_meanwhile_is_worth_a_try_after_a_while(sender, waiting_long, monkeypatch):
+    monkeypatch.setattr(pusher_module, "TRY_NEW_AFTER", 0.2)
+    waiting_long.control.hurry = True  # so that the pause begins anew
+    waiting_long.control.ring()
+    wait_until(lambda: [e.state for e in sender.outbox.ledger.all_entries()].count(ledger.WAITING) == 2)
+    sender.put({MODEL: b"new"})
+    waiting_long.control.ring()
+    wait_until(lambda: attempts(sender) > 2)
+
+
+def test_a_refused_outbox_that_was_deleted_does_not_come_back(sender, hub, monkeypatch):
+    monkeypatch.setattr(pusher_module, "LOOK_FOR_TOKEN_EVERY", 0.1)
+    sender.put({MODEL: b"1"})
+    pusher = sender.pusher()
+    pusher.control.drain = False
+    thread = threading.Thread(target=pusher.run)
+    with hub.inject(Fault("*", Answer(403))):
+        thread.start()
+        wait_until(lambda: ledger.REFUSED in sender.states().values())
+        shutil.rmtree(sender.outbox.root)
+        thread.join(60)
+    assert not thread.is_alive() and not sender.outbox.root.exists()
+
+
+def test_what_is_read_to_note_it_is_no_progress_of_an_upload(sender, hub, weights, tmp_path):
+    sender.put({MODEL: b"1"})
+    pusher = sender.pusher(stall_timeout=3.0)
+    with hub.inject(Fault("commit", Hang())) as hanging, ThreadPoolExecutor(1) as aside:
+        running = aside.submit(pusher.run)
+        wait_until(lambda: hanging.hits)
+        for number in range(60):
+            copy = tmp_path / f"{number}.bin"
+            shutil.copyfile(weights, copy)
+            sender.put({f"checkpoint-{number}": copy})
+            pusher.control.ring()
+            if running.done():
+                break
+            time.sleep(0.5)
+        with pytest.raises(Stalled):
+            running.result(60)
 
 
 def test_a_refused_push_that_is_sent_later_does_not_overwrite_what_is_newer(sender, hub):

@@ -15,10 +15,15 @@ from hub_callbacks.pushing.retry_policy import LONGEST_ASKED, retry_policy
 
 class HubError(Exception):
     def __init__(
-        self, status: int, text: str = "said so", headers: dict[str, str] | None = None, url: str | None = None
+        self,
+        status: int,
+        text: str = "said so",
+        headers: dict[str, str] | None = None,
+        url: str | None = None,
+        method: str | None = None,
     ) -> None:
         super().__init__(text)
-        request = SimpleNamespace(method="PUT" if url else "POST")
+        request = SimpleNamespace(method=method or ("PUT" if url else "POST"))
         self.response = SimpleNamespace(
             status_code=status, headers=headers or {}, url=url or f"{address()}/api/models", request=request
         )
@@ -82,12 +87,19 @@ HTML = {"content-type": "text/html; charset=utf-8"}
 )
 def test_what_the_hub_itself_has_not_said_is_no_refusal(error):
     """A storage's address that has expired, a proxy's page."""
-    assert retry_policy(error).again
+    policy = retry_policy(error)
+    assert policy.again and "not the Hub, answered" in policy.why
+
+
+@pytest.mark.parametrize("change", [str.upper, lambda url: url.replace("http:", "https:")])
+def test_the_hub_is_known_by_its_host_however_that_is_written(change):
+    assert not retry_policy(HubError(403, url=change(f"{address()}/api/models"), method="POST")).again
 
 
 def test_a_token_in_the_environment_is_said_to_be_the_one_that_is_not_accepted(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_expired")
     assert "HF_TOKEN=... hub-callbacks sync" in retry_policy(HubError(401)).why
+    assert "hub_token is what is not accepted" in retry_policy(HubError(401), has_own_token=True).why
     monkeypatch.delenv("HF_TOKEN")
     assert "hf auth login" in retry_policy(HubError(401)).why
 

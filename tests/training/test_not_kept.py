@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import logging
+import time
 
 import pytest
 
 from hub_callbacks.errors import PushNotSent
+from hub_callbacks.localhub import Answer, Fault
 from hub_callbacks.outbox.queue import Outbox
-from runs import below, on_hub, root_of, train
+from runs import below, digests, on_hub, root_of, train
 from savers import Run
 
 
@@ -101,3 +103,89 @@ def test_what_is_gone_when_there_is_room_again_is_lost(hub, api, repo, tmp_path,
         with pytest.raises(PushNotSent, match="moved or deleted"):
             future.result(0)
         assert run.engine.wait() is not None and second.result(60)
+
+
+def test_a_late_save_does_not_go_on_top_of_newer_ones(hub, api, repo, tmp_path, disk):
+    with Run(tmp_path / repo, api, hub_strategy="checkpoint") as run:
+        disk.full = True
+        late = run.save(1)
+        disk.full = False
+        run.engine._tried = float("inf")  # not yet
+        put, run.engine.try_again = run.engine.try_again, lambda **options: None
+        run.save(2)
+        run.end()
+        run.engine.try_again = put
+        run.engine._tried = 0.0
+        assert run.engine.wait()
+        assert on_hub(tmp_path, repo) == left_of(run, 2)
+        assert late.result(0), "newer ones have brought all of it"
+        assert run.engine.summary().lost == 0
+
+
+def left_of(run, step):
+    saved = digests(run.output_dir / f"checkpoint-{step}")
+    return root_of(saved) | below("last-checkpoint", saved)
+
+
+def test_what_was_sent_makes_room_at_the_end(hub, api, repo, tmp_path, monkeypatch):
+    """The quota is used up by what waits."""
+    submit = Outbox.submit
+
+    def quota(self, staged, push):
+        if push.message == "step 2" and any(waiting.message == "step 1" for waiting in self.pending()):
+            raise OSError(errno.EDQUOT, "Disk quota exceeded")
+        return submit(self, staged, push)
+
+    monkeypatch.setattr(Outbox, "submit", quota)
+    with Run(tmp_path / repo, api) as run, hub.inject(Fault("commit", Answer(520))) as away:
+        run.save(1)
+        second = run.save(2)
+        run.wait_for_trouble()
+        away.clear()
+        assert run.engine.finish().lost == 0
+        assert second.result(0)
+
+
+def test_what_is_not_kept_yet_is_in_progress(hub, api, repo, tmp_path, disk):
+    with Run(tmp_path / repo, api) as run:
+        disk.full = True
+        run.save(1)
+        assert run.engine.push_in_progress
+        disk.full = False
+
+
+def test_ctrl_c_while_it_is_tried_again_loses_none_of_them(hub, api, repo, tmp_path, disk, monkeypatch):
+    with Run(tmp_path / repo, api) as run:
+        disk.full = True
+        futures = [run.save(step) for step in (1, 2)]
+        disk.full = False
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(Outbox, "stage", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+            run.save(3)
+        assert run.engine.wait() and all(future.result(0) for future in futures)
+        with pytest.raises(PushNotSent, match="KeyboardInterrupt"):
+            run.engine.pushes[2].result(0)
+
+
+def test_a_part_that_was_left_out_is_lost_and_its_future_says_so(hub, api, repo, tmp_path):
+    with Run(tmp_path / repo, api) as run:
+        with hub.inject(Fault("*", Answer(520))):
+            future = run.save(1)
+            run.wait_for_trouble()
+            for file in run.engine.outbox.pushes.glob("*/files/*.pt"):
+                file.unlink()
+        summary = run.engine.finish()
+        assert (summary.commits, summary.lost) == (1, 1)
+        with pytest.raises(PushNotSent, match="without checkpoint-1"):
+            future.result(0)
+
+
+def test_who_waits_for_the_pushes_does_not_wait_for_a_long_pause_to_end(hub, api, repo, tmp_path, monkeypatch):
+    with Run(tmp_path / repo, api) as run:
+        with hub.inject(Fault("*", Answer(520))):
+            run.save(1)
+            run.wait_for_trouble()
+            for _ in range(40):  # a pause of minutes, as after an outage of hours
+                run.engine._pusher.hurry()
+                time.sleep(0.02)
+        assert run.engine.wait(60)
