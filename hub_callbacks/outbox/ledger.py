@@ -28,8 +28,6 @@ REFUSED = "refused"  # will not work until somebody does something
 LOST = "lost"  # could not be put into the outbox, or its files were changed before they could be read
 DROPPED = "dropped"  # taken out by a person
 
-LOCK_WITHIN = 0.03
-"""Seconds: more than a line takes, and less than a training notices."""
 FINAL = frozenset({DONE, SUPERSEDED, LOST, DROPPED})
 """States in which nothing of a push is left to be sent."""
 
@@ -173,19 +171,12 @@ class Ledger:
 
 
 def _lock(file: int) -> bool:
-    """Whether nobody else has it; waits for `LOCK_WITHIN` seconds at most."""
-    until = time.monotonic() + LOCK_WITHIN
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > until:
-                return False
-            time.sleep(0.002)
-        except OSError:  # a file system without locks
-            return False
-        else:
-            return True
+    """Whether nobody else has it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # it is held, or the file system has no locks
+        return False
+    return True
 
 
 def _write(file: int, data: bytes) -> None:
