@@ -169,17 +169,27 @@ def test_a_push_that_cannot_be_recorded_as_taken_over_stays(sender, monkeypatch)
     assert files_of(older)[0].read_bytes() == b"older"
 
 
-def test_a_flush_that_failed_makes_nothing_durable_nor_does_another_try(sender, monkeypatch):
+@pytest.fixture
+def fail_one_flush_of(monkeypatch):
+    """The disk cannot write one of the files of a push, once."""
+
+    def fail(push) -> None:
+        fsync, failed = os.fsync, []
+
+        def broken(file: int) -> None:
+            if not failed and os.readlink(f"/proc/self/fd/{file}").startswith(str(push.folder)):
+                failed.append(file)
+                raise OSError(errno.EIO, "Input/output error")
+            fsync(file)
+
+        monkeypatch.setattr(os, "fsync", broken)
+
+    return fail
+
+
+def test_a_flush_that_failed_makes_nothing_durable_nor_does_another_try(sender, fail_one_flush_of):
     older, newer = sender.put({MODEL: b"older"}), sender.put({MODEL: b"newer"})
-    fsync, failed = os.fsync, []
-
-    def broken(file: int) -> None:
-        if not failed and os.readlink(f"/proc/self/fd/{file}").startswith(str(newer.folder)):
-            failed.append(file)
-            raise OSError(errno.EIO, "Input/output error")
-        fsync(file)
-
-    monkeypatch.setattr(os, "fsync", broken)
+    fail_one_flush_of(newer)
     pusher = sender.pusher()
     pusher._keep_house()
     wait_until(lambda: (newer.folder / NOTED).exists())
@@ -190,17 +200,9 @@ def test_a_flush_that_failed_makes_nothing_durable_nor_does_another_try(sender, 
     assert older.folder.exists()
 
 
-def test_after_a_failed_flush_both_saves_arrive(sender, monkeypatch):
+def test_after_a_failed_flush_both_saves_arrive(sender, fail_one_flush_of):
     older, newer = sender.put({MODEL: b"older"}), sender.put({MODEL: b"newer"})
-    fsync, failed = os.fsync, []
-
-    def broken(file: int) -> None:
-        if not failed and os.readlink(f"/proc/self/fd/{file}").startswith(str(newer.folder)):
-            failed.append(file)
-            raise OSError(errno.EIO, "Input/output error")
-        fsync(file)
-
-    monkeypatch.setattr(os, "fsync", broken)
+    fail_one_flush_of(newer)
     sender.send()
     assert sender.states() == {older.id: ledger.DONE, newer.id: ledger.DONE}
     assert sender.there() == {"weights.bin": sha(b"newer")}
