@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
+
 from huggingface_hub import constants, get_session
 from huggingface_hub.errors import OfflineModeIsEnabled
 
@@ -12,6 +15,19 @@ CONNECT_TIMEOUT = 20.0
 def address() -> str:
     """The Hub's address, as the client read it when it was imported."""
     return constants.ENDPOINT
+
+
+def cache_trouble() -> str | None:
+    """Why large files cannot go through the client's cache, if they cannot: it has to write there."""
+    try:
+        os.makedirs(constants.HF_HOME, exist_ok=True)
+        tempfile.TemporaryFile(dir=constants.HF_HOME).close()
+    except OSError as error:
+        return (
+            f"HF_HOME is {constants.HF_HOME}, which cannot be written to ({error.strerror}), and large files go "
+            "through a cache there. Set HF_HOME to a folder that can be written to."
+        )
+    return None
 
 
 def limit_requests(seconds: float) -> None:

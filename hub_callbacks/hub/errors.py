@@ -49,6 +49,12 @@ class AnotherRepository(Refusal):
     all_pushes = True
 
 
+class NoCache(Refusal):
+    """The client has no folder that it can write to."""
+
+    all_pushes = True
+
+
 class NoLargeFiles(Refusal):
     """The Hub hands out no token for the storage of large files."""
 

@@ -29,10 +29,11 @@ from huggingface_hub.hf_api import RepoFile
 from ..checkpoints.manifest import FileFacts
 from ..outbox.places import Place, Places
 from ..outbox.push import Target
-from .client import limit_requests
+from .client import cache_trouble, limit_requests
 from .errors import (
     AnotherRepository,
     Gone,
+    NoCache,
     NoLargeFiles,
     NotABranch,
     NotThere,
@@ -438,7 +439,9 @@ class Repository:
         additions = [operation for operation in operations if isinstance(operation, CommitOperationAdd)]
         try:
             self._preupload(remote.repo_id, remote.revision, additions)
-        except ConnectionError as error:
+        except OSError as error:
+            if (trouble := cache_trouble()) is not None:
+                raise NoCache(trouble) from error
             status = status_of_xet_token(error)
             if status not in (401, 403, 404):
                 raise

@@ -14,7 +14,7 @@ from typing import Any
 
 import huggingface_hub
 import pytest
-from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 from outbox.test_push import WRITTEN_BY_0_1_0
 
@@ -150,6 +150,20 @@ def test_a_refused_token_for_large_files_is_a_refusal_with_its_reason(sender, hu
     assert entry.state == ledger.REFUSED and "takes no large files" in entry.why and str(status) in entry.why
     sender.send()
     assert sender.states()[push.id] == ledger.DONE
+
+
+def test_a_home_of_the_client_that_cannot_be_written_to_is_named(sender, weights, tmp_path, monkeypatch):
+    def fail(*args: Any, **options: Any) -> None:
+        raise OSError("I/O error: I/O error: Not a directory (os error 20)")
+
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(HfApi, "preupload_lfs_files", fail)
+    push = sender.put({MODEL: weights})
+    with monkeypatch.context() as patched:
+        patched.setattr(constants, "HF_HOME", str(tmp_path / "file/home"))
+        sender.send()
+    entry = sender.outbox.ledger.latest()[push.id]
+    assert entry.state == ledger.REFUSED and f"HF_HOME is {tmp_path}/file/home" in entry.why
 
 
 def test_where_the_repository_says_why_there_is_no_token_for_large_files_that_is_the_reason(
