@@ -259,12 +259,22 @@ class Endurance:
         print(f"sync ended with {done.returncode}: {done.stderr.strip()[-500:]}")
         return done.returncode
 
-    def check(self) -> Counter[str]:
-        from huggingface_hub import snapshot_download
+    def trouble_of(self, name: str, expected: str) -> str | None:
+        """Why a file on the Hub is not the one that was saved, if it is not."""
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError
 
+        try:
+            file = hf_hub_download(self.name, name, token=self.hub_token, endpoint=self.hub.endpoint)
+        except EntryNotFoundError as error:
+            return f"the Hub has it in a commit, and does not hand it out: {error}"
+        is_right = hashlib.sha256(Path(file).read_bytes()).hexdigest() == expected
+        return None if is_right else "other bytes on the Hub"
+
+    def check(self) -> Counter[str]:
         from hub_callbacks.outbox.queue import Outbox
 
-        there = Path(snapshot_download(self.name, token=self.hub_token, endpoint=self.hub.endpoint))
+        files = set(self.api.list_repo_files(self.name))
         outbox = Outbox(self.output_dir / "_hub_sync")
         entries: dict[str, list[Any]] = {}
         for entry in outbox.ledger.latest().values():
@@ -273,12 +283,12 @@ class Endurance:
         found: Counter[str] = Counter()
         for step in sorted(set(map(int, self.queued.read_text().split()))):
             expected = hashlib.sha256(random.Random(f"{self.seed} {step}").randbytes(SIZE)).hexdigest()
-            file = there / f"checkpoint-{step}/model.safetensors"
-            if file.exists():
-                is_right = hashlib.sha256(file.read_bytes()).hexdigest() == expected
-                found["on the Hub" if is_right else "WRONG"] += 1
-                if not is_right:
-                    print(f"step {step}: other bytes on the Hub")
+            name = f"checkpoint-{step}/model.safetensors"
+            if name in files:
+                trouble = self.trouble_of(name, expected)
+                found["WRONG" if trouble else "on the Hub"] += 1
+                if trouble:
+                    print(f"step {step}: {trouble}")
                 continue
             known = entries.get(f"step {step}", [])
             reasons = [note for entry in known for note in (entry.why, *entry.notes) if note]
