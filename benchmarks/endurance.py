@@ -336,6 +336,8 @@ def main() -> int:
         with hub:
             run = Endurance(hub, folder, options.seed)
             run.run(60 * options.minutes, has_disk)
+            hub.stop()  # what a request was at when the Hub went away is known to the next one
+            hub.start()
             status = run.sync()
             found = run.check()
     bad = sum(count for what, count in found.items() if what.isupper()) + (status not in (0, 3))
