@@ -13,9 +13,10 @@ import pytest
 import forkserver
 import interpreters
 from savers import wait_until
+from without_torch import needs_torch
 
 SUPPORT = str(Path(interpreters.__file__).parent)
-pytestmark = pytest.mark.usefixtures("shared_hub")  # for HF_HOME and HF_TOKEN
+pytestmark = [needs_torch, pytest.mark.usefixtures("shared_hub")]  # for HF_HOME and HF_TOKEN
 
 
 def ended(how, *arguments, **options):

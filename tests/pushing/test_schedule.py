@@ -123,7 +123,7 @@ def test_the_best_checkpoint_is_taken_over_by_a_better_one_only(tmp_path):
     def given_up(*bests: int) -> list[set[str]]:
         outbox = Outbox(tmp_path / "-".join(map(str, bests)))
         saves = ((slots, {"step": n + 1, "retention": Retention(best=best)}) for n, best in enumerate(bests))
-        return [set(slots) for slots in over(queue(outbox, *saves)).values()][::-1]
+        return [set(given) for given in over(queue(outbox, *saves)).values()][::-1]
 
     assert given_up(1, 1, 1) == [{MODEL}, slots, set()]
     assert given_up(1, 2, 2) == [slots, {MODEL}, set()]
