@@ -132,15 +132,15 @@ class Repository:
         """
         key = (target, self.token)
         if key not in self._ensured:
-            repo_id = self._place_of(target, is_beginning).repo_id
+            repo_id = self._find_or_create(target, is_beginning)
             if target.revision not in (None, "main"):
                 self._ensure_branch(repo_id, target.revision, target.from_scratch)
             self._ensured[key] = repo_id
         return self._ensured[key]
 
-    def _place_of(self, target: Target, is_beginning: bool) -> Place:
+    def _find_or_create(self, target: Target, is_beginning: bool) -> str:
         known = self.places.get(self.hub, target.repo_id)
-        name = self._with_owner(target.repo_id) if known is None else known.repo_id
+        name = self._name_of(target)
         info = self._info(name)
         if info is None:
             self._require_creation(target, name, is_beginning or known is None or known.is_deleted)
@@ -149,7 +149,7 @@ class Repository:
             info = self._info(name)
         place = Place(name, target.private) if info is None else _place(info)
         self._note(target, place)
-        return place
+        return place.repo_id
 
     def _require_creation(self, target: Target, name: str, is_allowed: bool) -> None:
         if not target.create:
@@ -192,7 +192,9 @@ class Repository:
         """What `notes_on` has said of news has reached people: it is said once."""
         self._news.pop(repo_id, None)
 
-    def _with_owner(self, name: str) -> str:
+    def _name_of(self, target: Target) -> str:
+        """With its owner: the one that it had first, else the token's user."""
+        name = self.places.name_of(self.hub, target.repo_id)
         return name if "/" in name else f"{self._api.whoami(token=self.token)['name']}/{name}"
 
     def _info(self, repo_id: str) -> ModelInfo | None:
@@ -206,10 +208,8 @@ class Repository:
 
     def find(self, target: Target) -> Found | None:
         """The repository, if it is there and this token can see it."""
-        known = self.places.get(self.hub, target.repo_id)
-        repo_id = self._with_owner(target.repo_id) if known is None else known.repo_id
         try:
-            info = self._api.model_info(repo_id, token=self.token)
+            info = self._api.model_info(self._name_of(target), token=self.token)
         except RepositoryNotFoundError:
             return None
         assert info.created_at is not None

@@ -185,17 +185,17 @@ class Pusher:
         worth a try after `TRY_NEW_AFTER` seconds: the Hub is no better for it."""
         seconds = policy.seconds_before(failures, self.control.orders.longest_wait)
         self._record_waiting(push, policy.state, policy.why, seconds)
-        until = time.monotonic() + seconds
+        started = time.monotonic()
         before, urgent, was_draining = self._waiting(), self._waiting(urgent=True), self.control.drain
         self.control.hurry = False
-        while (left := until - time.monotonic()) > 0 and not self._is_over():
+        while (left := started + seconds - time.monotonic()) > 0 and not self._is_over():
             self.control.sleep(min(left, TRY_NEW_AFTER))
             is_other_token = self.repository.token != self._asked_with
             if is_other_token or self._waiting(urgent=True) - urgent or self.control.drain != was_draining:
                 return
             if policy.state == ledger.WAITING_FOR_NODES:  # what came need not wait for them
                 return
-            has_waited = time.monotonic() - until + seconds > TRY_NEW_AFTER
+            has_waited = time.monotonic() - started > TRY_NEW_AFTER
             if (self.control.hurry and not policy.after) or (has_waited and self._waiting() - before):
                 return
             self._keep_house()
