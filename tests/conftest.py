@@ -44,6 +44,7 @@ from without_torch import HAS_TORCH, pytest_make_collect_report, pytest_runtest_
 
 def pytest_collection_finish() -> None:
     """What was imported stays: no collection, as at the end of each training, need look through it."""
+    interpreters.note_environment()
     gc.collect()
     gc.freeze()
 

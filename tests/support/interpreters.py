@@ -23,7 +23,13 @@ _READ_EARLY = ("ACCELERATE_", "HF_", "HUGGINGFACE_", "OMP_", "PYTHON", "TOKENIZE
 # Read when they are used, or when hf_xet is, or seen to by the fork server itself (see `forkserver._become`).
 _READ_LATE = ("HF_ENDPOINT", "HF_HOME", "HF_HUB_DISABLE_XET", "HF_TOKEN", "HF_XET_CLIENT_", "PYTHONPATH")
 _ENVIRONMENT = dict(os.environ)
-"""That of the fork server: this process's before a test changes it."""
+"""That of the fork server: this process's before a test changes it; see `note_environment`."""
+
+
+def note_environment() -> None:
+    """The environment is what tests begin with: all that they need is imported, and some imports change it."""
+    _ENVIRONMENT.clear()
+    _ENVIRONMENT.update(os.environ)
 
 
 def start(arguments: Sequence[str | Path], **options: Any) -> subprocess.Popen[Any]:

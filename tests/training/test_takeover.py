@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import GradientState
 from huggingface_hub import CommitInfo, ModelCard
 from transformers import Trainer
 
@@ -142,6 +143,7 @@ def test_what_cannot_be_said_of_a_model_is_left_out_and_a_script_goes_on(hub, re
 
 def test_a_trainer_can_be_pickled(hub, repo, tmp_path):
     """As for a worker of Ray; what is routed is routed there, too."""
+    GradientState._reset_state()  # it refers weakly to data loaders of trainings that a test cut short
     trainer, callback = script(tmp_path, repo)
     other = pickle.loads(pickle.dumps(trainer))
     assert other._push_from_checkpoint._trainer() is other
