@@ -83,6 +83,7 @@ class HubSyncCallback(TrainerCallback):
         on_error: `"warn"` (default) or `"raise"`: what the end of training does about pushes that did not arrive.
         finish_timeout: Seconds that the end of training waits without any progress (default 180).
         max_pending_bytes: Bytes that waiting pushes of deleted checkpoints may keep on disk.
+        max_upload_memory: Bytes, about, that the process that pushes takes while it uploads (default 1 GiB).
         card_template: Path of a Jinja template to make the model card from.
         hub_keep_last: Number of newest `checkpoint-N/` folders that stay on the Hub; the best stays, too.
         hub_keep_every: Checkpoints whose step is a multiple of it stay, too.
@@ -117,6 +118,7 @@ class HubSyncCallback(TrainerCallback):
         on_error: str | None = None,
         finish_timeout: float | None = None,
         max_pending_bytes: int | None = None,
+        max_upload_memory: int | None = None,
         card_template: str | None = None,
         hub_keep_last: int | None = None,
         hub_keep_every: int | None = None,

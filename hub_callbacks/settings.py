@@ -21,6 +21,11 @@ OUTBOX_NAME = "_hub_sync"
 """The folder in `output_dir` that holds what is not yet on the Hub. The Trainer's own uploads leave out
 names that start with an underscore."""
 
+MAX_UPLOAD_MEMORY = 2**30
+"""Bytes: three files are read at a time and seven blocks sent, which fills a link of some hundred MB/s."""
+MIN_UPLOAD_MEMORY = 400_000_000
+"""Bytes that a process takes that reads one file and sends one block at a time."""
+
 FROM_ARGUMENTS = (
     "output_dir",
     "hub_model_id",
@@ -64,6 +69,8 @@ class Settings:
         finish_timeout: Seconds that the end of a run waits without any progress before it gives up.
         max_pending_bytes: What pushes that wait may keep on disk that nothing else keeps (checkpoints that were
             deleted meanwhile); `None` is no limit. Older pushes give way; the newest never does.
+        max_upload_memory: Bytes, about, that the process that pushes takes while it uploads. A smaller number also
+            means fewer connections: seven with the default of 1 GiB, one with the least, 400 MB.
         card_template: A Jinja template to make the model card from; `None` takes the package's own.
 
     Raises:
@@ -80,6 +87,7 @@ class Settings:
     on_error: str = "warn"
     finish_timeout: float = 180.0
     max_pending_bytes: int | None = None
+    max_upload_memory: int = MAX_UPLOAD_MEMORY
     card_template: Path | None = None
     hub_keep_last: int | None = None
     hub_keep_every: int | None = None
@@ -104,6 +112,11 @@ class Settings:
             self.max_pending_bytes is None
             or (isinstance(self.max_pending_bytes, int) and self.max_pending_bytes >= 0),
             f"max_pending_bytes is {self.max_pending_bytes!r}; it is a number of bytes, or None.",
+        )
+        _require(
+            isinstance(self.max_upload_memory, int) and self.max_upload_memory >= MIN_UPLOAD_MEMORY,
+            f"max_upload_memory is {self.max_upload_memory!r}; it is a number of bytes, {MIN_UPLOAD_MEMORY:,} or "
+            "more.",
         )
         for name in ("hub_keep_last", "hub_keep_every"):
             value = getattr(self, name)

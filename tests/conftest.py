@@ -87,6 +87,16 @@ def forked_pushers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pusher_process, "subprocess", SimpleNamespace(**vars(subprocess) | {"Popen": start}))
 
 
+@pytest.fixture(autouse=True)
+def same_environment() -> Iterator[None]:
+    """What a Trainer or a command sets in the environment (accelerate's state, for one) ends with its test."""
+    before = dict(os.environ)
+    yield
+    if os.environ != before:
+        os.environ.clear()
+        os.environ.update(before)
+
+
 @pytest.fixture
 def api(hub: LocalHub) -> HfApi:
     return HfApi(token=hub.token)

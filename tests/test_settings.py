@@ -44,6 +44,7 @@ def test_everything_comes_from_the_arguments(tmp_path):
         ("hub_revision", "branch"),
         ("on_error", "raise"),
         ("finish_timeout", 5.0),
+        ("max_upload_memory", 2**29),
     ],
 )
 def test_a_keyword_wins_over_the_arguments(tmp_path, name, value):
@@ -66,6 +67,11 @@ def test_the_repository_is_named_after_the_output_folder(tmp_path):
         ({"hub_revision": 5}, "hub_revision cannot be 5"),
         ({"on_error": "explode"}, "on_error is 'explode'"),
         ({"finish_timeout": -1}, "finish_timeout is -1"),
+        (
+            {"max_upload_memory": 2**20},
+            "max_upload_memory is 1048576; it is a number of bytes, 400,000,000",
+        ),
+        ({"max_upload_memory": "1 GB"}, "max_upload_memory is '1 GB'"),
         ({"hub_token": "  "}, "hub_token is empty"),
         ({"hub_modelid": "x"}, "'hub_modelid' is not a setting"),
     ],

@@ -141,16 +141,16 @@ def list_files(folder: Path, leave_out: Callable[[str], bool] = lambda name: Fal
     """
     found = []
     for here, folders, files in os.walk(folder):
-        at_top = Path(here) == folder
+        below = os.path.relpath(here, folder).replace(os.sep, "/") + "/"
+        at_top = below == "./"
         folders[:] = [
             name
             for name in folders
             if not (name.startswith(".") or name == OUTBOX_NAME or (at_top and leave_out(name)))
         ]
         for name in files:
-            path = Path(here, name)
-            if path.is_file() and not (at_top and leave_out(name)):
-                found.append(path.relative_to(folder).as_posix())
+            if os.path.isfile(os.path.join(here, name)) and not (at_top and leave_out(name)):
+                found.append(name if at_top else below + name)
     return tuple(sorted(file for file in found if _can_be_committed(file)))
 
 

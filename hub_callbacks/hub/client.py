@@ -11,6 +11,13 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 CONNECT_TIMEOUT = 20.0
 """Seconds; a route that is not there is noticed long before one that is slow."""
 
+_XORB = 64 * 2**20
+"""Bytes of the block that hf_xet sends at a time: one for each connection."""
+_INGESTION = 150 * 2**20
+"""Bytes that it holds of each file that it reads: two such blocks, and what is read ahead."""
+_FIXED = 110 * 2**20
+"""Bytes of the rest of a process that uploads."""
+
 
 def address() -> str:
     """The Hub's address, as the client read it when it was imported."""
@@ -54,3 +61,20 @@ def limit_requests(seconds: float) -> None:
             return super().request(*args, **kwargs)
 
     configure_http_backend(Session)
+
+
+def bound_uploads(memory: int) -> None:
+    """Bounds what this process takes while it uploads: on its own, hf_xet holds what a link takes in a minute,
+    more than 4 GiB at most, and opens up to 64 connections.
+
+    Half is for reading files, half for sending them. Whoever has set hf_xet's own variables keeps them. It reads
+    them when it is used for the first time: measured with hf_xet 1.8.
+
+    Args:
+        memory: Bytes, about.
+    """
+    files = min(max(memory // 2 // _INGESTION, 1), 8)
+    connections = min(max((memory - _FIXED - files * _INGESTION) // _XORB, 1), 64)
+    os.environ.setdefault("HF_XET_DATA_MAX_CONCURRENT_FILE_INGESTION", str(files))
+    if not {"HF_XET_FIXED_UPLOAD_CONCURRENCY", "HF_XET_HIGH_PERFORMANCE"} & os.environ.keys():
+        os.environ.setdefault("HF_XET_CLIENT_AC_MAX_UPLOAD_CONCURRENCY", str(connections))

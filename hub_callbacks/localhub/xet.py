@@ -107,7 +107,8 @@ class XetStore:
         for segment in (segment for file in files for segment in file.segments):
             if not self._has(segment):
                 raise ValueError(f"chunks {segment.start} to {segment.end} of the xorb {segment.xorb} are missing")
-        checked = [self._checked(file) for file in files]
+        connection = self._connection()
+        checked = [self._checked(file, connection) for file in files]
         with self._lock:
             if not all(self.xorb(segment.xorb).is_file() for file in checked for segment in file.segments):
                 raise ValueError("chunks of it were deleted meanwhile")
@@ -132,15 +133,14 @@ class XetStore:
 
     def read(self, file: XetFile, start: int, end: int) -> Iterator[bytes]:
         """The bytes from `start` up to, not including, `end`."""
-        import hf_xet
+        if start < end:
+            yield from _read(self._connection(), file, start, end)
 
-        if start >= end:
-            return
+    def _connection(self) -> Any:
         endpoint, token, expiry = self._connect()
-        group = self._session().new_download_stream_group(
+        return self._session().new_download_stream_group(
             endpoint=endpoint, token=token, token_expiry_unix_secs=expiry
         )
-        yield from group.download_stream(hf_xet.XetFileInfo(file.hash, file.size), start=start, end=end)
 
     def pack(self, path: Path, work: Path) -> None:
         """Takes in a file that came in one piece.
@@ -209,7 +209,7 @@ class XetStore:
         except OSError:
             return False
 
-    def _checked(self, file: XetFile) -> XetFile:
+    def _checked(self, file: XetFile, connection: Any) -> XetFile:
         if (known := self._by_hash.get(file.hash)) is not None:
             return known
         # Under a name of its own, as nobody may read it by its hash before it is checked.
@@ -217,7 +217,7 @@ class XetStore:
         self._by_hash[unchecked.hash] = unchecked
         try:
             digest = hashlib.sha256()
-            for chunk in self.read(unchecked, 0, file.size):
+            for chunk in _read(connection, unchecked, 0, file.size) if file.size else ():
                 digest.update(chunk)
         except RuntimeError as error:
             raise ValueError(f"a file of it cannot be read: {error}") from error
@@ -257,6 +257,12 @@ class XetStore:
                     config = config.with_config(name, value)
                 self._own_session = hf_xet.XetSession(config)
             return self._own_session
+
+
+def _read(connection: Any, file: XetFile, start: int, end: int) -> Iterator[bytes]:
+    import hf_xet
+
+    yield from connection.download_stream(hf_xet.XetFileInfo(file.hash, file.size), start=start, end=end)
 
 
 def _file(row: dict[str, Any]) -> XetFile:

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 
 from ..errors import HubSyncError
+from ..settings import MAX_UPLOAD_MEMORY
 
 LOG = "pusher.log"
 """Where in the outbox its process says what went wrong."""
@@ -29,6 +30,7 @@ class Orders:
         stall_timeout: Seconds that an attempt may go on without a byte on any connection or from any file.
         longest_wait: Seconds between two attempts, at most, unless the Hub asks for more.
         max_pending_bytes: What the pushes that wait may keep on disk that nothing else keeps; `None` is no limit.
+        max_upload_memory: Bytes that it takes while it uploads, about. It counts at its start alone.
     """
 
     token: str | None = None
@@ -36,6 +38,7 @@ class Orders:
     stall_timeout: float = 600.0
     longest_wait: float = 300.0
     max_pending_bytes: int | None = None
+    max_upload_memory: int = MAX_UPLOAD_MEMORY
 
 
 class Control:

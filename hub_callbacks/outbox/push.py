@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -255,9 +255,8 @@ class Push:
 
 def dump(push: Push) -> str:
     """The text of `manifest.json`; number and folder of a push are where it lies."""
-    values = asdict(push)
-    del values["id"], values["folder"]
-    return json.dumps({"format": FORMAT, "kind": push.kind, **values}, ensure_ascii=False)
+    values = {name: value for name, value in vars(push).items() if name not in ("id", "folder")}
+    return json.dumps({"format": FORMAT, "kind": push.kind, **values}, ensure_ascii=False, default=vars)
 
 
 class OtherFormat(ValueError):

@@ -108,8 +108,11 @@ def main(outbox: str) -> None:
     _log_to(Path(outbox) / LOG, control)
     with contextlib.suppress(OSError):
         os.nice(NICENESS)
+    from ..hub.client import bound_uploads
+
     status = 0
     try:
+        bound_uploads(control.orders.max_upload_memory)
         push_all(Outbox(outbox), control)
     except Exception as error:
         logger.critical("the pusher has ended", exc_info=error)

@@ -75,7 +75,7 @@ class Engine:
 
     Args:
         settings: What is pushed where.
-        orders: Limits of the pusher; the token and `max_pending_bytes` are taken from the settings.
+        orders: Limits of the pusher; the token and those in bytes are taken from the settings.
 
     Attributes:
         hub_model_id: The repository; with its owner as soon as the Hub has said it.
@@ -102,7 +102,10 @@ class Engine:
         self._futures = PushFutures(self.outbox.ledger.path)
         self._token_in_environment = os.environ.get("HF_TOKEN")
         limits = replace(
-            orders or Orders(), token=settings.hub_token, max_pending_bytes=settings.max_pending_bytes
+            orders or Orders(),
+            token=settings.hub_token,
+            max_pending_bytes=settings.max_pending_bytes,
+            max_upload_memory=settings.max_upload_memory,
         )
         self._pusher, self._leave_pusher = shared_pusher.join(self, limits)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..outbox.push import CARD_FACTS, LOCAL_CARD, PushPart
-from ..outbox.snapshot import Frozen, freeze
+from ..outbox.snapshot import COPIES, COPY_BELOW, Frozen, freeze
 from .plan import Plan
 
 
@@ -34,17 +35,21 @@ def stage(
     Raises:
         OSError: when a file is gone or the disk cannot take it.
     """
-    frozen: dict[Path, Frozen] = {}
+    frozen: dict[str, Frozen] = {}
+    if plan.parts:
+        (staged / "files").mkdir()
     parts = []
     for part in plan.parts:
         files = {}
         for file in part.files:
-            source = part.source / file
+            source = os.path.join(part.source, file)
             if source not in frozen:
-                stored = f"files/{len(frozen):04d}{source.suffix[:16]}"  # a name may be as long as names can be
+                suffix = os.path.splitext(file)[1][:16]  # a name may be as long as names can be
+                stored = f"files/{len(frozen):04d}{suffix}"
                 content = (replacements or {}).get(file)
                 if content is None:
-                    frozen[source] = freeze(source, staged, stored, part.copied)
+                    copy_below = COPY_BELOW if len(frozen) < COPIES else 0
+                    frozen[source] = freeze(source, staged, stored, part.copied, copy_below)
                 else:
                     frozen[source] = _write(content, staged, stored)
             files[part.path_in_repo(file)] = frozen[source]
@@ -58,7 +63,5 @@ def stage(
 
 
 def _write(content: bytes, staged: Path, stored: str) -> Frozen:
-    target = staged / stored
-    target.parent.mkdir(exist_ok=True)
-    target.write_bytes(content)
+    (staged / stored).write_bytes(content)
     return Frozen(stored, len(content))

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ..outbox import ledger
 
@@ -125,17 +126,20 @@ class WaitDisplay:
     """
 
     def __init__(self, total: int, show: bool) -> None:
-        from tqdm.auto import tqdm
-
         self._total = total
-        self._bar = tqdm(total=total, desc="Pushing to the Hub", disable=not show, leave=False)
+        self._bar: Any = None
+        if show:
+            from tqdm.auto import tqdm
+
+            self._bar = tqdm(total=total, desc="Pushing to the Hub", leave=False)
         self._said = time.monotonic()
 
     def __enter__(self) -> WaitDisplay:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
 
     def update(self, left: int, arrived: int, size: int) -> None:
         """
@@ -145,9 +149,11 @@ class WaitDisplay:
             size: Bytes of all.
         """
         megabytes = f"{arrived / 1e6:,.0f} of {size / 1e6:,.0f} MB"
-        self._bar.update(self._total - left - self._bar.n)
-        self._bar.set_postfix_str(megabytes)
-        if self._bar.disable and time.monotonic() - self._said > HEARTBEAT:
+        if self._bar is not None:
+            self._bar.update(self._total - left - self._bar.n)
+            self._bar.set_postfix_str(megabytes)
+        has_bar = self._bar is not None and not self._bar.disable  # TQDM_DISABLE
+        if not has_bar and time.monotonic() - self._said > HEARTBEAT:
             self._said = time.monotonic()
             logger.warning("Waiting for the Hub: %d of %d pushes are left, %s.", left, self._total, megabytes)
 

@@ -15,7 +15,7 @@ LARGE = b"w" * (COPY_BELOW + 1)
 @pytest.fixture
 def push(tmp_path):
     folder = tmp_path / "push"
-    folder.mkdir()
+    (folder / "files").mkdir(parents=True)
     return folder
 
 
@@ -93,6 +93,7 @@ def test_other_trouble_is_not_hidden(push, original, monkeypatch):
 
 
 def test_another_disk_is_copied_to(small_disk, original):
+    (small_disk / "files").mkdir()
     frozen = freeze(original, small_disk, "files/0")
     original.unlink()
     assert frozen.is_unchanged(small_disk)

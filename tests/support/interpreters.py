@@ -21,7 +21,7 @@ import forkserver
 # Read while modules are imported or while the interpreter starts: too late in a fork.
 _READ_EARLY = ("ACCELERATE_", "HF_", "HUGGINGFACE_", "OMP_", "PYTHON", "TOKENIZERS_", "TORCH_", "TRANSFORMERS_")
 # Read when they are used, or when hf_xet is, or seen to by the fork server itself (see `forkserver._become`).
-_READ_LATE = ("HF_ENDPOINT", "HF_HOME", "HF_HUB_DISABLE_XET", "HF_TOKEN", "HF_XET_CLIENT_", "PYTHONPATH")
+_READ_LATE = ("HF_ENDPOINT", "HF_HOME", "HF_HUB_DISABLE_XET", "HF_TOKEN", "HF_XET_", "PYTHONPATH")
 _ENVIRONMENT = dict(os.environ)
 """That of the fork server: this process's before a test changes it; see `note_environment`."""
 

@@ -49,8 +49,8 @@ def put(
     with outbox.stage() as staged:
         parts = []
         common: dict[str, Frozen] = {}
+        (staged / "files").mkdir()
         if shared is not None:
-            (staged / "files").mkdir()
             (staged / "files/shared").write_bytes(shared)
             common = {"shared": Frozen("files/shared", len(shared))}
         for number, (slot, content) in enumerate((slots or {MODEL: b"weights"}).items()):
@@ -58,7 +58,6 @@ def put(
             if isinstance(content, Path):
                 frozen = freeze(content, staged, stored)
             else:
-                (staged / stored).parent.mkdir(exist_ok=True)
                 (staged / stored).write_bytes(content)
                 frozen = Frozen(stored, len(content))
             prefix = "" if slot == MODEL else slot

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import shutil
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -175,6 +177,43 @@ def test_what_others_print_is_no_news(hub, api, repo, tmp_path, monkeypatch):
             assert run.save(step).result(60)
         assert run.engine.wait()
         wait_until(lambda: "of hf_xet" in (run.engine.outbox.root / "pusher.log").read_text())
+
+
+BOUNDS = """
+import os, sys
+from hub_callbacks.pushing import process
+process.push_all = lambda *_: print(*(f"{n}={v}" for n, v in os.environ.items() if n.startswith("HF_XET_")))
+process.main(sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize(
+    ("memory", "own", "files", "connections"),
+    [
+        (2**30, {}, "3", "7"),
+        (2**29, {}, "1", "3"),
+        (400_000_000, {}, "1", "1"),
+        (2**40, {}, "8", "64"),
+        (2**30, {"HF_XET_CLIENT_AC_MAX_UPLOAD_CONCURRENCY": "20"}, "3", "20"),
+        (2**30, {"HF_XET_HIGH_PERFORMANCE": "1"}, "3", None),
+        (2**30, {"HF_XET_FIXED_UPLOAD_CONCURRENCY": "9"}, "3", None),
+    ],
+)
+def test_what_uploads_take_is_bounded(tmp_path, memory, own, files, connections):
+    orders = json.dumps(asdict(Orders(max_upload_memory=memory)))
+    command = [sys.executable, "-c", BOUNDS, tmp_path / "outbox"]
+    said = subprocess.run(
+        command, input=f"{orders}\n", env=os.environ | own, capture_output=True, text=True
+    ).stderr
+    bounds = dict(word.split("=") for word in said.split() if word.startswith("HF_XET_"))
+    assert bounds["HF_XET_DATA_MAX_CONCURRENT_FILE_INGESTION"] == files
+    assert bounds.get("HF_XET_CLIENT_AC_MAX_UPLOAD_CONCURRENCY") == connections
+    assert bounds.items() >= own.items()
+
+
+def test_the_pusher_takes_the_memory_that_was_set(run, api, repo, tmp_path):
+    with Run(tmp_path / "other" / repo, api, max_upload_memory=2**29) as other:
+        assert other.engine._pusher.orders.max_upload_memory == 2**29
 
 
 def test_news_that_cannot_be_told_leave_the_pusher_looked_after(run, hub, monkeypatch, caplog, no_pause):
