@@ -1,6 +1,6 @@
 """What thousands of small files cost: the training thread for a save, pusher and embedded Hub for a commit.
 
-    python benchmarks/many_files.py [--files 2000] [--saves 9]
+python benchmarks/many_files.py [--files 2000] [--saves 9]
 """
 
 from __future__ import annotations

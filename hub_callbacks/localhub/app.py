@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+import threading
 import uuid
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 from .errors import HubError, Moved
 from .repos import not_found
 from .routes import find_route
-from .web import Call, Hub, Route, Upload
+from .web import Call, Handler, Hub, Route, Upload
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,8 @@ class App:
         self._threads = CapacityLimiter(_THREADS)
         # Other handlers wait for the Xet service when they unpack a file, so reading from it has its own threads.
         self._xet_threads = CapacityLimiter(_THREADS)
+        self._working = 0
+        self._changed = threading.Condition()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -89,14 +92,30 @@ class App:
         )
         if route.admission is None:
             call = replace(call, body=await _read_small(request))
-            return await to_thread.run_sync(route.handler, call, limiter=threads)
+            return await to_thread.run_sync(self._work, route.handler, call, limiter=threads)
         limit = await to_thread.run_sync(route.admission, call, limiter=threads)
         spooled = self._hub.tmp / f"body-{uuid.uuid4().hex}"
         try:
             upload = await _spool(request, spooled, limit, route.hashed, threads)
-            return await to_thread.run_sync(route.handler, replace(call, upload=upload), limiter=threads)
+            call = replace(call, upload=upload)
+            return await to_thread.run_sync(self._work, route.handler, call, limiter=threads)
         finally:
             spooled.unlink(missing_ok=True)
+
+    def _work(self, handler: Handler, call: Call) -> Response:
+        with self._changed:
+            self._working += 1
+        try:
+            return handler(call)
+        finally:
+            with self._changed:
+                self._working -= 1
+                self._changed.notify_all()
+
+    def is_idle(self, seconds: float) -> bool:
+        """Whether no handler works, or none does within some seconds; one goes on when its request is cut off."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._working, seconds)
 
 
 def refusal(error: HubError) -> Response:

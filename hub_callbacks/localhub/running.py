@@ -77,7 +77,9 @@ class Running:
         registry = Registry(self.root)
         self.housekeeper = Housekeeper(registry, content)
         hub = Hub(self.accounts, registry, content, self.housekeeper, tmp, lfs_part_size)
-        self.trouble = Trouble(App(hub))
+        self._content = content
+        self._app = App(hub)
+        self.trouble = Trouble(self._app)
         self._server = uvicorn.Server(_config(self.trouble))
         serve = partial(self._server.run, sockets=[self._socket])
         self._thread = threading.Thread(target=serve, name="localhub", daemon=True)
@@ -93,6 +95,8 @@ class Running:
         self.housekeeper.stop()
         self._server.should_exit = True
         self._thread.join()
+        while not self._app.is_idle(0.05):  # what it writes, the next hub on this folder has to know
+            self._content.xet.abandon()
         self._socket.close()
         self._lock.release()
         if self._temporary:

@@ -56,6 +56,7 @@ class XetStore:
         self._shards: dict[str, list[XetFile]] = {}
         self._own_session: Any = None
         self._own_upload: Any = None
+        self._checking: list[Any] = []
         for folder in (self._index, self._xorbs):
             folder.mkdir(parents=True, exist_ok=True)
         for path in self._index.glob("*.json"):
@@ -108,7 +109,11 @@ class XetStore:
             if not self._has(segment):
                 raise ValueError(f"chunks {segment.start} to {segment.end} of the xorb {segment.xorb} are missing")
         connection = self._connection()
-        checked = [self._checked(file, connection) for file in files]
+        self._checking.append(connection)
+        try:
+            checked = [self._checked(file, connection) for file in files]
+        finally:
+            self._checking.remove(connection)
         with self._lock:
             if not all(self.xorb(segment.xorb).is_file() for file in checked for segment in file.segments):
                 raise ValueError("chunks of it were deleted meanwhile")
@@ -167,9 +172,11 @@ class XetStore:
                 self.put_shard(shard, shard.stem)
 
     def abandon(self) -> None:
-        """Stops `pack`, wherever it is."""
+        """Stops `pack` and `put_shard`, wherever they are."""
         if (upload := self._own_upload) is not None:
             upload.abort()
+        for connection in list(self._checking):
+            connection.abort()
 
     # Deleting
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import http.client
 import os
 import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from huggingface_hub import HfApi, constants
+from huggingface_hub import CommitOperationAdd, HfApi, constants
 
-from hub_callbacks.localhub import LocalHub
+from hub_callbacks.localhub import LocalHub, gitwrite
+from hub_callbacks.localhub.xet import XetStore
+from hub_callbacks.localhub.xet_format import XetFile
 from hub_callbacks.pytest_plugin import client_at
 
 from .processes import ServerProcess, write_and_kill
@@ -152,3 +157,60 @@ def test_commits_of_eight_writers_survive_sigkills_wholly_or_not_at_all(tmp_path
     """The long form is `benchmarks/hub_soak.py`."""
     outcome = write_and_kill(tmp_path / "root", kills=3, seed=0, longest=0.4)
     assert outcome.commits >= outcome.acknowledged >= 11
+
+
+def cut_off(create_commit: Callable[..., Any], repo: str, operations: list[CommitOperationAdd]) -> None:
+    with contextlib.suppress(Exception):  # in whatever form the client says that nobody answers
+        create_commit(repo, operations, commit_message="m")
+
+
+def test_a_hub_has_stopped_when_nothing_writes_to_its_folder_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next one on the folder reads what is there when it starts."""
+    began, ended = threading.Event(), threading.Event()
+    commit = gitwrite.commit
+
+    def slowly(*args: Any) -> str:
+        began.set()
+        time.sleep(3)  # longer than requests have to come to an end
+        oid = commit(*args)
+        ended.set()
+        return oid
+
+    monkeypatch.setattr(gitwrite, "commit", slowly)
+    with LocalHub(tmp_path) as hub:
+        api = HfApi(endpoint=hub.endpoint, token=hub.token)
+        api.create_repo("m")
+        began.clear()
+        ended.clear()
+        operation = CommitOperationAdd("a.txt", b"text")
+        client = threading.Thread(target=cut_off, args=(api.create_commit, "local/m", [operation]))
+        client.start()
+        assert began.wait(60)
+        hub.stop()
+        assert ended.is_set()
+    client.join(60)
+
+
+def test_a_hub_stops_while_it_checks_what_has_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which it reads from itself, and nobody answers any more."""
+    began = threading.Event()
+    checked = XetStore._checked
+
+    def told(self: XetStore, file: XetFile, connection: Any) -> XetFile:
+        began.set()
+        time.sleep(3)
+        return checked(self, file, connection)
+
+    monkeypatch.setattr(XetStore, "_checked", told)
+    with LocalHub(tmp_path) as hub:
+        api = HfApi(endpoint=hub.endpoint, token=hub.token)
+        api.create_repo("m")
+        model = os.urandom(100_000)
+        operation = CommitOperationAdd("m.bin", model)
+        client = threading.Thread(target=cut_off, args=(api.create_commit, "local/m", [operation]), daemon=True)
+        client.start()
+        assert began.wait(60)
+        hub.stop()
+    assert XetStore(tmp_path / "xet", lambda: ("", "", 0)).find(hashlib.sha256(model).hexdigest()) is None
