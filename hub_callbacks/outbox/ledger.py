@@ -79,6 +79,11 @@ class Entry:
         """Whether something of the push will not arrive."""
         return self.state == LOST or bool(self.left_out)
 
+    def counts_after(self, known: Entry | None) -> bool:
+        """Whether it says more than what was known. What is over stays over, whatever a process notes that had
+        looked before; the same number begins again in an outbox that was deleted and made anew."""
+        return known is None or known.state not in FINAL or self.state in (*FINAL, QUEUED)
+
     def is_on(self, hub: str) -> bool:
         """Whether it is a commit on the Hub with this address; one that does not say where it is may be."""
         is_elsewhere = self.url is not None and not self.url.startswith(f"{hub}/")
@@ -166,8 +171,12 @@ class Ledger:
         return Ledger(self.path).new_entries()
 
     def latest(self) -> dict[str, Entry]:
-        """Push → its newest entry."""
-        return {entry.push: entry for entry in self.all_entries()}
+        """Push → its newest entry that counts."""
+        latest: dict[str, Entry] = {}
+        for entry in self.all_entries():
+            if entry.counts_after(latest.get(entry.push)):
+                latest[entry.push] = entry
+        return latest
 
 
 def _lock(file: int) -> bool:

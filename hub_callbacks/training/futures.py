@@ -75,11 +75,13 @@ class PushFutures:
     def take_news(self) -> list[ledger.Entry]:
         """Takes in what the ledger says that is new. From any thread."""
         with self.news:
-            entries = self._ledger.new_entries()
-            for entry in entries:
-                self._take(entry)
-                self.reporter.take(entry, entry.push in self._sizes)
-            return entries
+            taken = []
+            for entry in self._ledger.new_entries():
+                if entry.counts_after(self._entries.get(entry.push)):
+                    self._take(entry)
+                    self.reporter.take(entry, entry.push in self._sizes)
+                    taken.append(entry)
+            return taken
 
     def _take(self, entry: ledger.Entry) -> None:
         self._entries[entry.push] = entry

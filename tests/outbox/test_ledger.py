@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hub_callbacks.outbox.ledger import DONE, QUEUED, WAITING, Entry, Ledger
+from hub_callbacks.outbox.ledger import DONE, FINAL, QUEUED, WAITING, Entry, Ledger
 
 
 @pytest.fixture
@@ -38,6 +38,16 @@ def test_the_newest_entry_of_each_push_counts(ledger):
     for push, state in (("000001", QUEUED), ("000002", QUEUED), ("000001", DONE)):
         ledger.append(Entry(push, state))
     assert {push: entry.state for push, entry in ledger.latest().items()} == {"000001": DONE, "000002": QUEUED}
+
+
+@pytest.mark.parametrize("end", sorted(FINAL))
+def test_what_is_over_stays_over(ledger, end):
+    """A process that waits for its turn notes that of a push which the other one ends meanwhile."""
+    for state in (QUEUED, end, WAITING):
+        ledger.append(Entry("000001", state))
+    assert ledger.latest()["000001"].state == end
+    ledger.append(Entry("000001", QUEUED))  # the outbox was deleted and made anew
+    assert ledger.latest()["000001"].state == QUEUED
 
 
 def test_a_line_that_a_crash_cut_off_costs_that_line_alone(ledger):

@@ -48,6 +48,17 @@ def test_a_push_that_was_taken_over_gives_the_commit_of_the_one_that_took_it_ove
     assert book.futures.open == 0 and book.futures.unsent == ()
 
 
+def test_what_a_late_word_says_of_a_push_that_was_taken_over_counts_no_more(book):
+    one, two = book.push(1), book.push(2)
+    book.say(1, SUPERSEDED, by=2)
+    book.say(1, WAITING, why="another process sends from this outbox")
+    another: Future[Any] = Future()
+    book.futures.follow_another("000001", another)
+    book.say(2, DONE)
+    assert {future.result(0).oid for future in (one, two, another)} == {"commit-2"}
+    assert book.futures.summary().why is None and book.futures.open == 0
+
+
 def test_the_one_that_takes_over_may_have_arrived_already_or_be_nobodys_here(book):
     one, two = book.push(1), book.push(2)
     book.say(9, DONE)
