@@ -25,6 +25,7 @@ from .errors import SettingsError
 from .settings import Settings, resolve
 from .training.card_facts import CardFacts, accelerator_state, read_template
 from .training.engine import Engine
+from .training.final_model import weights_step
 from .training.plan import Plan, plan_checkpoint, plan_output_dir, stays_here
 from .training.request import Request, read_request
 from .training.verbs import HubVerbs
@@ -43,6 +44,7 @@ class _LoopState:
     global_step: int = 0
     epoch: float | None = None
     log_history: list[dict[str, Any]] = field(default_factory=list)
+    is_over: bool = False
 
 
 class HubSync(HubVerbs):
@@ -177,6 +179,7 @@ class HubSync(HubVerbs):
         """
         self._state.global_step = step
         self._state.epoch = values.get("epoch", self._state.epoch)
+        self._state.is_over = "train_runtime" in values or (self._state.is_over and "loss" not in values)
         self._state.log_history.append({**values, "step": step})
 
     def _connect(self, token: str | None) -> None:
@@ -216,9 +219,8 @@ class HubSync(HubVerbs):
         checkpoint = find_checkpoint(checkpoint_folder, self.settings.output_dir)
         self._learn_once()
         plan = plan_checkpoint(self.settings.hub_strategy, checkpoint, self._state.global_step)
-        return self._push(
-            plan, weights_step=plan.step, request=Request(self.engine.target_of(plan.step)), is_save=True
-        )
+        weights = weights_step(checkpoint, self._state)
+        return self._push(plan, weights, Request(self.engine.target_of(plan.step)), is_save=True)
 
     def _finish_current_push(self) -> None:
         if self.push_in_progress:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .build import model_card
     from .edits import combine_edits
-    from .facts import CardOptions, gather_setup
+    from .facts import CardOptions, gather_evaluation_data, gather_setup
     from .merge import merge_card
     from .metadata import clean_metadata, drop_refused_keys
     from .progress import gather_progress
@@ -26,6 +26,7 @@ _WHERE = {
     "combine_edits": ".edits",
     "drop_refused_keys": ".metadata",
     "gather_progress": ".progress",
+    "gather_evaluation_data": ".facts",
     "gather_setup": ".facts",
     "merge_card": ".merge",
     "render_card": ".render",
@@ -37,6 +38,7 @@ __all__ = [
     "clean_metadata",
     "combine_edits",
     "drop_refused_keys",
+    "gather_evaluation_data",
     "gather_progress",
     "gather_setup",
     "merge_card",

@@ -21,9 +21,10 @@ MAX_METRICS = 12
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One evaluated step: `results[dataset][metric]`; the only dataset has the empty name."""
+    """One evaluated step: `results[dataset][metric]`; the only dataset has the empty name. Of what was measured
+    after the training the step may not be known."""
 
-    step: float
+    step: float | None
     epoch: float | None
     results: dict[str, dict[str, float]]
 
@@ -40,6 +41,7 @@ class Evaluations:
         metrics: (dataset, metric) pairs in the order in which to show them.
         of_weights: The evaluation of the weights that the card stands beside; of an earlier step where
             that step was not evaluated, `None` where nothing was.
+        afterwards: Whether these were measured after the training.
         best: The best by `best_by`, `None` where no metric is known to judge by.
         best_by: (dataset, metric) by which the best is chosen.
     """
@@ -47,6 +49,7 @@ class Evaluations:
     rows: list[Evaluation]
     metrics: list[tuple[str, str]]
     of_weights: Evaluation | None
+    afterwards: bool
     best: Evaluation | None
     best_by: tuple[str, str] | None
 
@@ -57,14 +60,20 @@ class Evaluations:
 
 def read_evaluations(setup: dict[str, Any], progress: dict[str, Any]) -> Evaluations:
     raw = [row for row in progress.get("evaluations", []) if number(row.get("step")) is not None]
-    names = {match.group(1) for row in raw for key in row["metrics"] if (match := _RUNTIME.fullmatch(key))}
+    after = {
+        "step": progress.get("weights_step", progress.get("step")),
+        "metrics": progress.get("afterwards") or {},
+    }
+    keys = [key for row in [*raw, after] for key in row["metrics"]]
+    names = {match.group(1) for key in keys if (match := _RUNTIME.fullmatch(key))}
     names |= {name for name in (setup.get("datasets") or {}).get("eval") or {} if name}
     ordered = sorted(names, key=lambda name: (-len(name), name))
     rows = [_evaluation(row, ordered) for row in raw]
-    rows = sorted((row for row in rows if row.results), key=lambda row: row.step)
+    rows = sorted((row for row in rows if row.results), key=lambda row: row.step or 0)
+    last = _evaluation(after, ordered)
 
     pairs = dict.fromkeys(
-        (dataset, metric) for row in rows for dataset in row.results for metric in row.results[dataset]
+        (dataset, metric) for row in [*rows, last] for dataset in row.results for metric in row.results[dataset]
     )
     by_dataset: dict[str, list[tuple[str, str]]] = {}
     for dataset, metric in pairs:
@@ -76,15 +85,31 @@ def read_evaluations(setup: dict[str, Any], progress: dict[str, Any]) -> Evaluat
         for pair in sorted(group, key=lambda pair: pair[1] != "loss")[:MAX_METRICS]
     ]
     best_by = _best_by(setup, metrics, ordered)
-    weights_step = number(progress.get("weights_step", progress.get("step")))
-    until = [row for row in rows if weights_step is None or row.step <= weights_step]
     return Evaluations(
         rows=rows,
         metrics=metrics,
-        of_weights=until[-1] if until else None,
+        of_weights=_of_weights(rows, last),
+        afterwards=bool(last.results),
         best=_best(setup, rows, best_by),
         best_by=best_by,
     )
+
+
+def _of_weights(rows: list[Evaluation], last: Evaluation) -> Evaluation | None:
+    """
+    Args:
+        rows: What was measured while the training went on, oldest first.
+        last: What was measured afterwards, if anything, under the step of the weights.
+    """
+    until = [] if last.step is None else [row for row in rows if row.step is not None and row.step <= last.step]
+    newest = until[-1] if until else None
+    if not last.results:
+        return newest
+    if newest is None or newest.step != last.step:
+        return last
+    datasets = {**newest.results, **last.results}
+    results = {name: newest.results.get(name, {}) | last.results.get(name, {}) for name in datasets}
+    return Evaluation(last.step, newest.epoch, results)
 
 
 def _evaluation(row: dict[str, Any], names: list[str]) -> Evaluation:
@@ -95,7 +120,7 @@ def _evaluation(row: dict[str, Any], names: list[str]) -> Evaluation:
             continue
         dataset, metric = split_key(key, names)
         results.setdefault(dataset, {})[metric] = found
-    return Evaluation(number(row["step"]) or 0, number(row.get("epoch")), results)
+    return Evaluation(number(row["step"]), number(row.get("epoch")), results)
 
 
 def split_key(key: str, names: list[str]) -> tuple[str, str]:

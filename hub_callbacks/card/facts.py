@@ -99,6 +99,12 @@ def gather_setup(
     return json_safe(_without_none(setup))
 
 
+def gather_evaluation_data(dataset: Any) -> dict[str, Any]:
+    """The facts of one data set, or of a data loader's, as `gather_setup` has them; empty where none is known."""
+    found: dict[str, Any] = json_safe(_without_none(attempt(lambda: _dataset(dataset)) or {}))
+    return found
+
+
 def _without_none(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_none(item) for key, item in value.items() if item is not None}

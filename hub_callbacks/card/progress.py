@@ -15,6 +15,8 @@ MAX_TRAINING_ROWS = 1000
 MAX_EVALUATIONS = 200
 CURVES = ("step", "loss", "learning_rate")
 """The columns of training rows that are kept."""
+UNKNOWN_STEP = -1
+"""The `weights_step` of weights that may be of any step."""
 _RUN_TOTALS = (
     "train_runtime",
     "train_loss",
@@ -31,19 +33,21 @@ def gather_progress(state: Any, *, weights_step: int | None = None) -> dict[str,
 
     Args:
         state: A `TrainerState`, or anything with its `global_step`, `max_steps` and `log_history`.
-        weights_step: The optimizer step whose weights the commit carries: the best step where the best
-            model was loaded, `None` for the current one.
+        weights_step: The optimizer step whose weights the commit carries: that of the checkpoint which was loaded
+            at the end, `None` for the current one, `UNKNOWN_STEP` where nobody knows.
 
     Returns:
         `step`, `weights_step`, `evaluations` (one dict for each evaluated step, at most `MAX_EVALUATIONS`;
         the first, the last, the best and the one of `weights_step` are always among them), `training`
         (columns of equal length, at most `MAX_TRAINING_ROWS` evenly spaced rows) and, where known,
         `max_steps`, `epoch`, `num_train_epochs`, `best_step`, `best_metric`, `tokens_seen`, `finished`,
-        `totals` and `energy`.
+        `totals`, `energy` and `afterwards` (metrics of these weights, measured after the training).
     """
     history = getattr(state, "log_history", None) or []
     step = int(getattr(state, "global_step", 0) or 0)
     progress: dict[str, Any] = {"step": step, "weights_step": step if weights_step is None else weights_step}
+    if weights_step == UNKNOWN_STEP:
+        progress["weights_step"] = None
     for name, attribute in (
         ("max_steps", "max_steps"),
         ("epoch", "epoch"),
@@ -57,11 +61,14 @@ def gather_progress(state: Any, *, weights_step: int | None = None) -> dict[str,
         if value:
             progress[name] = json_safe(value)
 
-    others = [row for row in history if "loss" not in row]
+    end = _end_of_run(history, step, getattr(state, "is_over", False))
     progress["training"] = _columns(_training_rows(history))
     keep = {progress["weights_step"], progress.get("best_step")}
-    progress["evaluations"] = _evaluations(others, keep)
-    progress |= _end_of_run(others, step)
+    progress["evaluations"] = _evaluations(history[:end], keep)
+    if end is not None:
+        progress |= _totals(history[end])
+        if afterwards := list(filter(_is_evaluation, history[end:])):
+            progress["afterwards"] = json_safe(_metrics_of(afterwards))
     return progress
 
 
@@ -118,30 +125,43 @@ def _evaluations(rows: list[dict[str, Any]], keep: set[int | None]) -> list[dict
     """One dict for each evaluated step: several evaluation datasets write one row each."""
     by_step: dict[Any, list[dict[str, Any]]] = {}
     for row in rows:
-        if _is_evaluation(row):
+        if "loss" not in row and _is_evaluation(row):
             by_step.setdefault(row.get("step"), []).append(row)
     steps = list(by_step)
     kept = {steps[i] for i in _spaced(len(steps), MAX_EVALUATIONS - len(keep))} | keep
     evaluations = []
     for step in steps:
         if step in kept:
-            merged = {key: value for row in by_step[step] for key, value in row.items()}
-            epoch = merged.pop("epoch", None)
-            merged.pop("step", None)
+            epoch = next((row["epoch"] for row in reversed(by_step[step]) if "epoch" in row), None)
+            merged = _metrics_of(by_step[step])
             plain = _are_plain(merged.values()) and all(isinstance(key, str) for key in merged)
             metrics = merged if plain else json_safe(merged)
             evaluations.append({"step": json_safe(step), "epoch": json_safe(epoch), "metrics": metrics})
     return evaluations
 
 
-def _end_of_run(rows: list[dict[str, Any]], step: int) -> dict[str, Any]:
-    """What the row that the Trainer logs when it stops says, if this run has stopped."""
-    for row in reversed(rows):
-        if row.get("step", step) < step:
-            break
-        if "train_runtime" in row:
-            found: dict[str, Any] = {"finished": True}
-            found["totals"] = json_safe({name: row[name] for name in _RUN_TOTALS if name in row})
-            energy = json_safe({name: row[name] for name in _ENERGY if name in row})
-            return found | ({"energy": energy} if energy else {})
-    return {}
+def _metrics_of(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return {key: value for row in rows for key, value in row.items() if key not in ("epoch", "step")}
+
+
+def _end_of_run(history: list[dict[str, Any]], step: int, is_over: bool) -> int | None:
+    """Where the row is that says how long training took, if it is over and has not gone on since.
+
+    Args:
+        is_over: Whether a loop without a Trainer has said so.
+    """
+    for place in range(len(history) - 1, -1, -1):
+        row = history[place]
+        if "loss" in row or row.get("step", step) < step:
+            return None
+        # That of the Trainer has the operations, too; an evaluation with the prefix `train` has only the rest.
+        if "train_runtime" in row and (is_over or "total_flos" in row):
+            return place
+    return None
+
+
+def _totals(row: dict[str, Any]) -> dict[str, Any]:
+    """What the row says that is logged when training stops."""
+    found = {"finished": True, "totals": json_safe({name: row[name] for name in _RUN_TOTALS if name in row})}
+    energy = json_safe({name: row[name] for name in _ENERGY if name in row})
+    return found | ({"energy": energy} if energy else {})

@@ -32,7 +32,7 @@ def headline(progress: dict[str, Any], evaluations: Evaluations) -> dict[str, An
     metrics = list(dict.fromkeys(metric for _, metric in pairs))
     columns = [[_measured(metric, row.get((dataset, metric))) for dataset in datasets] for metric in metrics]
     titles = [plain(metric_name(metric)) for metric in metrics]
-    labels = [plain(dataset, 40) for dataset in datasets] if datasets != [""] else None
+    labels = [plain(dataset, 40) or "evaluation" for dataset in datasets] if datasets != [""] else None
     if len(metrics) <= MAX_COLUMNS:
         header, rows = titles, [list(cells) for cells in zip(*columns, strict=True)]
         side = labels
@@ -55,13 +55,19 @@ def _measured(metric: str, value: float | None) -> str:
 def _about(progress: dict[str, Any], evaluations: Evaluations, row: Evaluation) -> str:
     """Which step was measured, and how that step relates to the weights."""
     weights = number(progress.get("weights_step", progress.get("step")))
+    is_earlier = weights is not None and weights < (number(progress.get("step")) or 0)
+    by, best = evaluations.best_by, ""
+    if by and evaluations.best is not None and evaluations.best.step == weights:
+        best = f", the best by {plain(_spoken(by, len(evaluations.datasets) > 1))}"
+    if evaluations.afterwards:
+        whose = f": those of step {count(weights)}{best}" if weights is not None and is_earlier else ""
+        return f"Measured after training, on the weights that are here{whose}."
+    assert row.step is not None
     at = f"after {step_of(row.step)}"
     at += f" (epoch {spoken_epoch(row.epoch)})" if row.epoch is not None else ""
     if weights is not None and row.step < weights:
         return f"Measured {at}; the weights here are those of step {count(weights)}, which was not evaluated."
-    if weights is not None and weights < (number(progress.get("step")) or 0):
-        by = evaluations.best_by
-        best = f", the best by {plain(_spoken(by, len(evaluations.datasets) > 1))}" if by else ""
+    if is_earlier:
         return f"Measured {at}. The weights here are those of that step{best}."
     return f"Measured {at}."
 
@@ -70,11 +76,12 @@ def results(progress: dict[str, Any], evaluations: Evaluations) -> dict[str, Any
     """The table of evaluations, thinned to `MAX_ROWS` with the best, the weights' and the last kept."""
     if len(evaluations.rows) < 2:
         return None
-    several = len(evaluations.datasets) > 1
-    pairs = evaluations.metrics[:MAX_COLUMNS]
+    pairs = [pair for pair in evaluations.metrics if any(row.get(pair) is not None for row in evaluations.rows)]
+    several = len({dataset for dataset, _ in pairs}) > 1
+    pairs = pairs[:MAX_COLUMNS]
     training = _training_loss(progress)
     shown = _thinned(evaluations)
-    has_loss = any(_loss_until(training, row.step) is not None for row in shown)
+    has_loss = any(_loss_until(training, row.step or 0) is not None for row in shown)
     has_epoch = any(row.epoch is not None for row in shown)
     header = ["Step", *(["Epoch"] if has_epoch else []), *(["Training loss"] if has_loss else [])]
     header += [_column(pair, several) for pair in pairs]
@@ -83,7 +90,7 @@ def results(progress: dict[str, Any], evaluations: Evaluations) -> dict[str, Any
         cells = [count(row.step)]
         cells += [spoken_epoch(row.epoch) if row.epoch is not None else "–"] if has_epoch else []
         if has_loss:
-            loss = _loss_until(training, row.step)
+            loss = _loss_until(training, row.step or 0)
             cells.append("–" if loss is None else decimal(loss))
         cells += [_measured(pair[1], row.get(pair)) for pair in pairs]
         rows.append([f"**{cell}**" for cell in cells] if row is evaluations.best and len(shown) > 1 else cells)

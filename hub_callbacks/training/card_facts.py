@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..card import (
     CardOptions,
+    gather_evaluation_data,
     gather_progress,
     gather_setup,
     merge_card,
@@ -93,6 +94,19 @@ class CardFacts:
             accelerator_state=accelerator_state(),
             resumed_from_step=resumed,
         )
+
+    def was_evaluated(self, seen: dict[str, Any]) -> None:
+        """Takes in what was evaluated on: the Trainer makes that loader only then, and another for each data set.
+
+        Args:
+            seen: What the Trainer hands to callbacks: `metrics`, `eval_dataloader`.
+        """
+        prefixes = [key.removesuffix("_runtime") for key in seen.get("metrics") or {} if key.endswith("_runtime")]
+        if self.setup and prefixes and prefixes[0] != "train":
+            name = "" if prefixes[0] == "eval" else prefixes[0].removeprefix("eval_")
+            found = gather_evaluation_data(seen.get("eval_dataloader"))
+            known = self.setup.setdefault("datasets", {}).get("eval") or {}
+            self.setup["datasets"]["eval"] = known | ({name: found} if found else {})
 
     def look_around(self, args: Any) -> None:
         """Gathers anew what the training runs on: another `Accelerator` was made."""

@@ -9,8 +9,9 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints.completeness import TO_LOAD, problem_of
-from ..checkpoints.files import checkpoint_name
+from ..card.progress import UNKNOWN_STEP
+from ..checkpoints.completeness import TO_LOAD, problem_of, step_of
+from ..checkpoints.files import checkpoint_name, is_trainers_weights, list_files
 from ..outbox.queue import Outbox
 from . import training_args
 
@@ -20,10 +21,26 @@ def is_sharded(args: Any) -> bool:
     return bool(args.fsdp or args.deepspeed)
 
 
-def weights_step(args: Any, state: Any) -> int:
-    """The step whose weights the model holds after training."""
-    best: int | None = state.best_global_step if args.load_best_model_at_end else None
-    return best or state.global_step
+def loaded_checkpoint(args: Any, state: Any) -> Path | None:
+    """The checkpoint that the Trainer has loaded at the end of training, if it has.
+
+    It looks under the very path that `best_model_checkpoint` names, which may be one of another machine; where
+    nothing is there to load, it goes on with the last weights. The best step itself need not have been saved.
+
+    Args:
+        args: The `TrainingArguments`.
+        state: The `TrainerState` when training has just ended.
+    """
+    best = state.best_model_checkpoint if args.load_best_model_at_end else None
+    return Path(best) if best is not None and any(map(is_trainers_weights, list_files(Path(best)))) else None
+
+
+def weights_step(checkpoint: Path | None, state: Any) -> int:
+    """The step of the weights that come from a checkpoint, as far as it says; else the one that training is at."""
+    if checkpoint is None:
+        return int(state.global_step)
+    step = step_of(checkpoint)
+    return UNKNOWN_STEP if step is None else step
 
 
 def checkpoint_with_final_weights(
@@ -37,11 +54,9 @@ def checkpoint_with_final_weights(
         output_dir: Its folder, absolute: the script may have changed its working directory.
         saved: Steps that this training has saved; a folder of that name may be an earlier training's.
     """
-    best = state.best_model_checkpoint
-    if args.load_best_model_at_end and best is not None:
-        folder = output_dir / Path(best).name if not Path(best).is_dir() else Path(best)
-        step = folder.name.rpartition("-")[2]
-        return (folder, int(step)) if step.isdigit() and _is_complete(folder) else None
+    loaded = loaded_checkpoint(args, state)
+    if loaded is not None:
+        return (loaded.absolute(), weights_step(loaded, state)) if _is_complete(loaded) else None
     folder = output_dir / checkpoint_name(state.global_step)
     is_ours = state.global_step in saved
     return (folder, state.global_step) if is_ours and _is_complete(folder) else None
@@ -75,7 +90,7 @@ def final_model(
         if processing_class is not None:
             processing_class.save_pretrained(folder)
         (folder / training_args.NAME).write_bytes(training_args.without_tokens(args))
-        yield folder, weights_step(args, state)
+        yield folder, weights_step(loaded_checkpoint(args, state), state)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -20,7 +20,7 @@ from ..settings import Settings
 from . import training_args
 from .card_facts import CardFacts, read_template
 from .engine import Engine
-from .final_model import final_model, weights_step
+from .final_model import final_model, loaded_checkpoint, weights_step
 from .nodes import Nodes
 from .plan import (
     Plan,
@@ -50,6 +50,7 @@ class Run:
 
     Attributes:
         is_ending: From the end of training until the Trainer's own wait for its pushes, which follows at once.
+        weights_step: The step whose weights the model holds; `None` while it is the one that training is at.
     """
 
     def __init__(self, args: Any, settings: Settings) -> None:
@@ -62,7 +63,7 @@ class Run:
         self._readme = Readme(self.folder)
         self._is_training = False
         self.is_ending = False
-        self._has_seen_evaluation = False
+        self.weights_step: int | None = None
         self._card_due = False
         self._other_nodes: OtherNodes | None = None
         self._saves = Saves(args, TRAINER_STATE, None)
@@ -80,7 +81,8 @@ class Run:
             nodes: The nodes of the job, where it has several.
         """
         self._is_training = True
-        self._has_seen_evaluation = self._card_due = False
+        self._card_due = False
+        self.weights_step = None
         self._saves = Saves(self.args, TRAINER_STATE, None if nodes is None else nodes.ranks_here)
         self._other_nodes = None
         if nodes is not None and nodes.apart and self.settings.pushes_checkpoints:
@@ -104,9 +106,7 @@ class Run:
 
     def was_evaluated(self, state: Any, seen: dict[str, Any]) -> None:
         self.will_save()  # the best model so far is saved, perhaps: that is known only after the evaluation
-        if not self._has_seen_evaluation and self.facts.setup:
-            self._has_seen_evaluation = True
-            self.learn(state, seen)  # the Trainer has made the loader of the evaluation only now
+        self.facts.was_evaluated(seen)
         if self._is_training:
             # Whether a save follows in this step is known only when it comes, or the next step does.
             self._card_due = True
@@ -125,6 +125,7 @@ class Run:
         self.is_ending = True
         for saved in self._saves.end():
             self._push_save(saved, state)
+        self.weights_step = weights_step(loaded_checkpoint(self.args, state), state)
         with final_model(self.args, state, self.folder, self._saves.steps, self.engine.outbox, seen) as found:
             if found is None:
                 logger.warning(
@@ -142,7 +143,7 @@ class Run:
     def push_what_was_said(self, state: Any) -> None:
         """Queues the card, with what a script has said about the model after its training."""
         if not self._is_training and self.engine.pushes:
-            self._push(Plan("Update the model card", state.global_step), state, weights_step(self.args, state))
+            self._push(Plan("Update the model card", state.global_step), state, self.weights_step)
 
     def push_output_dir(self, state: Any, *, model_files: Collection[str], request: Request) -> Future[CommitInfo]:
         """Queues what a script's own `trainer.push_to_hub(...)` asks for.
@@ -152,7 +153,7 @@ class Run:
         """
         self._card_due = False
         plan = plan_output_dir(self.folder, model_files, state.global_step, request.message)
-        return self._push(plan, state, weights_step(self.args, state), request)
+        return self._push(plan, state, self.weights_step, request)
 
     def push_checkpoint(self, folder: str | Path, state: Any) -> Future[CommitInfo]:
         """Queues a checkpoint folder that a script names, under its own name with `all_checkpoints`.
@@ -163,7 +164,7 @@ class Run:
         checkpoint = find_checkpoint(folder, self.folder)
         plan = plan_checkpoint(self.settings.hub_strategy, checkpoint, state.global_step)
         plan = replace(plan, best=_best_saved(state))
-        return self._push(plan, state, plan.step, Request(self.engine.target_of(plan.step)))
+        return self._push(plan, state, weights_step(checkpoint, state), Request(self.engine.target_of(plan.step)))
 
     def is_due(self, folder: str | Path, state: Any) -> bool:
         """Whether a folder is the checkpoint of the step that training is at: its own event pushes it."""
@@ -195,7 +196,7 @@ class Run:
         plan = plan_evaluate(self.settings.hub_strategy, state.global_step, message)
         # With a branch for each save there is none for a card alone; `main` waits for the final model.
         if plan is not None and not (self._is_training and self.settings.has_revision_per_step):
-            self._push(plan, state)
+            self._push(plan, state, self.weights_step)
 
     def _push(
         self,

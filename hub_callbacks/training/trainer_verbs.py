@@ -13,7 +13,6 @@ from ..checkpoints.completeness import path_of
 from ..checkpoints.files import list_files
 from ..outbox.push import Target
 from .card_facts import CardFacts
-from .final_model import weights_step
 from .plan import stays_here
 from .readme import write_librarys
 from .request import check_text, read_request
@@ -65,7 +64,7 @@ def write_card(callback: Runs, trainer: Any, options: Mapping[str, Any]) -> Mode
         return None
     facts = facts_of(run, trainer)
     facts.say(options)
-    return facts.write(run.folder, trainer.state, weights_step(trainer.args, trainer.state))
+    return facts.write(run.folder, trainer.state, run.weights_step)
 
 
 def facts_of(run: Run, trainer: Any) -> CardFacts:

@@ -102,7 +102,7 @@ def test_a_training_has_finished_when_its_last_row_says_so() -> None:
 
 
 def test_energy_is_told_only_where_it_was_measured() -> None:
-    end = {"train_runtime": 12.5, "step": 20}
+    end = {"train_runtime": 12.5, "total_flos": 1.0, "step": 20}
     assert "energy" not in gather_progress(state_of([end], global_step=20))
     measured = end | {"energy_consumed": 1.5, "emissions": 0.4}
     assert gather_progress(state_of([measured], global_step=20))["energy"] == {
