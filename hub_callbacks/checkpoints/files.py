@@ -6,10 +6,12 @@ constants; accelerate/utils/constants.py). Paths are relative to the folder, wit
 
 from __future__ import annotations
 
+import errno
 import functools
 import logging
 import os
 import re
+import stat
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
@@ -138,9 +140,12 @@ def list_files(folder: Path, leave_out: Callable[[str], bool] = lambda name: Fal
 
     Args:
         leave_out: Which names in `folder` itself are not looked at.
+
+    Raises:
+        OSError: when the disk does not say what something is.
     """
     found = []
-    for here, folders, files in os.walk(folder):
+    for here, folders, files in os.walk(folder, onerror=_cannot_look):
         below = os.path.relpath(here, folder).replace(os.sep, "/") + "/"
         at_top = below == "./"
         folders[:] = [
@@ -149,9 +154,25 @@ def list_files(folder: Path, leave_out: Callable[[str], bool] = lambda name: Fal
             if not (name.startswith(".") or name == OUTBOX_NAME or (at_top and leave_out(name)))
         ]
         for name in files:
-            if os.path.isfile(os.path.join(here, name)) and not (at_top and leave_out(name)):
+            if not (at_top and leave_out(name)) and _is_file(os.path.join(here, name)):
                 found.append(name if at_top else below + name)
     return tuple(sorted(file for file in found if _can_be_committed(file)))
+
+
+def _cannot_look(error: OSError) -> None:
+    if isinstance(error, PermissionError):
+        _say_once("%a is left out of what is pushed: the folder may not be read.", str(error.filename))
+    elif not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):  # it is gone, or a link to nothing
+            return False
+        raise
 
 
 def _can_be_committed(file: str) -> bool:

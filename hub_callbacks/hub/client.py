@@ -15,6 +15,7 @@ _XORB = 64 * 2**20
 """Bytes of the block that hf_xet sends at a time: one for each connection."""
 _INGESTION = 150 * 2**20
 """Bytes that it holds of each file that it reads: two such blocks, and what is read ahead."""
+_HIGH_PERFORMANCE = ("HF_XET_HIGH_PERFORMANCE", "HF_XET_HP")
 _FIXED = 110 * 2**20
 """Bytes of the rest of a process that uploads."""
 
@@ -67,14 +68,17 @@ def bound_uploads(memory: int) -> None:
     """Bounds what this process takes while it uploads: on its own, hf_xet holds what a link takes in a minute,
     more than 4 GiB at most, and opens up to 64 connections.
 
-    Half is for reading files, half for sending them. Whoever has set hf_xet's own variables keeps them. It reads
-    them when it is used for the first time: measured with hf_xet 1.8.
+    Half is for reading files, half for sending them. Whoever has set one of hf_xet's own variables for that
+    decides alone. It reads them when it is used for the first time: measured with hf_xet 1.8.
 
     Args:
         memory: Bytes, about.
     """
+    names = [name for name in os.environ if name.startswith("HF_XET_")]
+    is_fast = any(os.environ.get(name, "").lower() in ("1", "true", "yes", "on") for name in _HIGH_PERFORMANCE)
+    if is_fast or any(name.endswith(("_UPLOAD_CONCURRENCY", "_FILE_INGESTION")) for name in names):
+        return
     files = min(max(memory // 2 // _INGESTION, 1), 8)
     connections = min(max((memory - _FIXED - files * _INGESTION) // _XORB, 1), 64)
-    os.environ.setdefault("HF_XET_DATA_MAX_CONCURRENT_FILE_INGESTION", str(files))
-    if not {"HF_XET_FIXED_UPLOAD_CONCURRENCY", "HF_XET_HIGH_PERFORMANCE"} & os.environ.keys():
-        os.environ.setdefault("HF_XET_CLIENT_AC_MAX_UPLOAD_CONCURRENCY", str(connections))
+    os.environ["HF_XET_DATA_MAX_CONCURRENT_FILE_INGESTION"] = str(files)
+    os.environ["HF_XET_CLIENT_AC_MAX_UPLOAD_CONCURRENCY"] = str(connections)

@@ -41,7 +41,7 @@ class App:
         self._threads = CapacityLimiter(_THREADS)
         # Other handlers wait for the Xet service when they unpack a file, so reading from it has its own threads.
         self._xet_threads = CapacityLimiter(_THREADS)
-        self._working = 0
+        self._working: set[int] = set()
         self._changed = threading.Condition()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -103,19 +103,23 @@ class App:
             spooled.unlink(missing_ok=True)
 
     def _work(self, handler: Handler, call: Call) -> Response:
+        thread = threading.get_ident()
         with self._changed:
-            self._working += 1
+            self._working.add(thread)
         try:
             return handler(call)
         finally:
             with self._changed:
-                self._working -= 1
+                self._working.discard(thread)
                 self._changed.notify_all()
 
     def is_idle(self, seconds: float) -> bool:
-        """Whether no handler works, or none does within some seconds; one goes on when its request is cut off."""
+        """Whether no handler works but the caller, or none does within some seconds.
+
+        One goes on when its request is cut off.
+        """
         with self._changed:
-            return self._changed.wait_for(lambda: not self._working, seconds)
+            return self._changed.wait_for(lambda: self._working <= {threading.get_ident()}, seconds)
 
 
 def refusal(error: HubError) -> Response:

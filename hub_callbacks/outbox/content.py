@@ -14,7 +14,7 @@ from pathlib import Path
 from ..checkpoints.manifest import sha256_of
 from .durable import replace_file
 from .push import Push
-from .snapshot import Frozen
+from .snapshot import COPY_BELOW, Frozen
 
 NOTED = "content.json"
 """In the folder of a push: file → sha256."""
@@ -44,21 +44,25 @@ def note_content(push: Push, count: Callable[[int], object] = lambda size: None)
 
 
 def is_as_it_was(frozen: Frozen, push: Push) -> bool:
-    """Whether a file is the one that was snapshotted.
+    """Whether a file is the one that was snapshotted. Its content is read where it has another time, and where
+    that costs nothing: a program can give a file that it has rewritten its old time back.
 
     Raises:
         OSError: when the disk does not say.
     """
-    if frozen.is_unchanged(push.folder):
-        return True
+    is_unchanged = frozen.is_unchanged(push.folder)
+    if frozen.mtime_ns is None or (is_unchanged and frozen.size > COPY_BELOW):
+        return is_unchanged
     file = push.folder / frozen.stored
     try:
         noted = json.loads((push.folder / NOTED).read_text(encoding="ascii")).get(frozen.stored)
         stat = file.stat()
     except (FileNotFoundError, NotADirectoryError, ValueError, AttributeError):
-        return False
+        return is_unchanged
     stamp = (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-    return noted is not None and stat.st_size == frozen.size and _sha256_at(file, stamp) == noted
+    if noted is None:
+        return is_unchanged
+    return stat.st_size == frozen.size and _sha256_at(file, stamp) == noted
 
 
 @functools.lru_cache(maxsize=4096)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -253,10 +253,16 @@ class Push:
         return replace(self, content=replace(commit, parts=left, has_card=commit.has_card and CARD not in slots))
 
 
+def _fields(value: Any) -> dict[str, Any]:
+    if not is_dataclass(value):
+        raise TypeError(f"{type(value).__name__} is no part of a push")
+    return vars(value)
+
+
 def dump(push: Push) -> str:
     """The text of `manifest.json`; number and folder of a push are where it lies."""
     values = {name: value for name, value in vars(push).items() if name not in ("id", "folder")}
-    return json.dumps({"format": FORMAT, "kind": push.kind, **values}, ensure_ascii=False, default=vars)
+    return json.dumps({"format": FORMAT, "kind": push.kind, **values}, ensure_ascii=False, default=_fields)
 
 
 class OtherFormat(ValueError):

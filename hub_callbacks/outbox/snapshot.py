@@ -20,8 +20,6 @@ from stat import S_ISLNK
 
 COPY_BELOW = 128 * 1024
 """Bytes up to which a file is copied: some four times what a hard link costs, which nobody notices for a few."""
-COPIES = 200
-"""Files of a push that are copied, at most: of thousands it would be a second of training."""
 
 _NO_LINKS = {
     errno.EXDEV,
@@ -83,7 +81,7 @@ def freeze(
     if S_ISLNK(stat.st_mode):
         source = os.path.realpath(source)
         stat = os.stat(source)
-    if not copied and stat.st_size > copy_below:
+    if not copied and stat.st_size > copy_below and os.access(source, os.R_OK):  # else it is said now
         try:
             os.link(source, target)
             return Frozen(stored, stat.st_size, stat.st_mtime_ns, stat.st_ino)

@@ -123,7 +123,8 @@ class PusherProcess:
         token = os.environ.get("HF_TOKEN")
         newer = token if token != self._token_in_environment else None
         self._deaths.clear()  # whoever comes may have mended what they came from
-        self.tell(replace(orders, token=orders.token or newer or self.orders.token))
+        memory = min(orders.max_upload_memory, self.orders.max_upload_memory)
+        self.tell(replace(orders, token=orders.token or newer or self.orders.token, max_upload_memory=memory))
 
     def stop(self, grace: float = 2.0) -> None:
         """Ends the pusher; an upload that is under way is cut off, and stays in the outbox.

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..outbox.push import CARD_FACTS, LOCAL_CARD, PushPart
-from ..outbox.snapshot import COPIES, COPY_BELOW, Frozen, freeze
+from ..outbox.snapshot import COPY_BELOW, Frozen, freeze
 from .plan import Plan
+
+COPIES = 200
+"""Small files that are copied whose names differ in their numbers alone: of thousands it would be a second of
+training. The others of such a series are links, so that one that is written to later costs its part."""
 
 
 def stage(
@@ -36,6 +42,7 @@ def stage(
         OSError: when a file is gone or the disk cannot take it.
     """
     frozen: dict[str, Frozen] = {}
+    length: Counter[str] = Counter()
     if plan.parts:
         (staged / "files").mkdir()
     parts = []
@@ -48,7 +55,9 @@ def stage(
                 stored = f"files/{len(frozen):04d}{suffix}"
                 content = (replacements or {}).get(file)
                 if content is None:
-                    copy_below = COPY_BELOW if len(frozen) < COPIES else 0
+                    series = re.sub(r"\d+", "0", source)
+                    length[series] += 1
+                    copy_below = COPY_BELOW if length[series] <= COPIES else 0
                     frozen[source] = freeze(source, staged, stored, part.copied, copy_below)
                 else:
                     frozen[source] = _write(content, staged, stored)

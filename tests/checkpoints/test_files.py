@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import pytest
 
 from hub_callbacks.checkpoints.files import (
@@ -13,6 +16,7 @@ from hub_callbacks.checkpoints.files import (
     is_trainers_weights,
     is_weights,
     kinds_of_state,
+    list_files,
     state_kind,
 )
 
@@ -64,3 +68,24 @@ def test_what_holds_parameters(file, any_weights, trainers):
 
 def test_deepspeed_keeps_optimizer_and_schedule_in_one():
     assert kinds_of_state(["global_step12/mp_rank_00_model_states.pt"]) == {DEEPSPEED, OPTIMIZER, SCHEDULER}
+
+
+def test_what_the_disk_does_not_say_is_not_left_out(tmp_path, monkeypatch):
+    """A network disk that is away for a moment: the save is tried again, and not pushed without its weights."""
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "model.safetensors").write_text("weights")
+    (tmp_path / "gone.txt").symlink_to(tmp_path / "nowhere")
+    assert list_files(tmp_path) == ("config.json", "folder/model.safetensors")
+    for function in ("stat", "scandir"):
+        real = getattr(os, function)
+
+        def stale(path, *args, real=real, **options):
+            if "folder" in str(path):
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), path)
+            return real(path, *args, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, function, stale)
+            with pytest.raises(OSError, match="Stale"):
+                list_files(tmp_path)

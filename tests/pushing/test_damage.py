@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import outboxes
 from hub_callbacks.checkpoints.files import LAST_CHECKPOINT
 from hub_callbacks.cli import app
 from hub_callbacks.localhub import Answer, Fault
@@ -19,7 +21,7 @@ from hub_callbacks.outbox import durable, ledger
 from hub_callbacks.outbox.content import NOTED
 from hub_callbacks.outbox.durable import DURABLE
 from hub_callbacks.outbox.push import CARD, MODEL
-from hub_callbacks.outbox.snapshot import COPY_BELOW
+from hub_callbacks.outbox.snapshot import COPY_BELOW, freeze
 from hub_callbacks.pushing.files import changed_slots
 from pushing.test_pusher import Sender, sha
 from savers import wait_until
@@ -93,6 +95,20 @@ def test_what_was_rewritten_is_kept_and_said_to_be_lost(sender, hub, large, is_n
     assert exit_codes(sender) == [3, 3]
     said = CliRunner().invoke(app, ["status", str(sender.outbox.root)], env={"COLUMNS": "500"}).output
     assert "model was left out" in said and "set-aside" in said
+
+
+def test_a_small_file_that_is_linked_is_looked_into_whatever_its_time(sender, hub, tmp_path, monkeypatch):
+    """One of thousands, which are not copied."""
+    monkeypatch.setattr(outboxes, "freeze", functools.partial(freeze, copy_below=0))
+    path = tmp_path / "part-00300.bin"
+    path.write_bytes(b"whole")
+    push = sender.put({MODEL: path})
+    with away(sender, hub, push):
+        stat = path.stat()
+        path.write_bytes(b"other")
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    entry = sender.outbox.ledger.latest()[push.id]
+    assert (entry.state, entry.left_out) == (ledger.LOST, (MODEL,))
 
 
 def test_what_was_lost_can_be_put_out_of_mind(sender, large):

@@ -194,9 +194,12 @@ process.main(sys.argv[1])
         (2**29, {}, "1", "3"),
         (400_000_000, {}, "1", "1"),
         (2**40, {}, "8", "64"),
-        (2**30, {"HF_XET_CLIENT_AC_MAX_UPLOAD_CONCURRENCY": "20"}, "3", "20"),
-        (2**30, {"HF_XET_HIGH_PERFORMANCE": "1"}, "3", None),
-        (2**30, {"HF_XET_FIXED_UPLOAD_CONCURRENCY": "9"}, "3", None),
+        (2**30, {"HF_XET_HIGH_PERFORMANCE": "0"}, "3", "7"),
+        (2**30, {"HF_XET_HIGH_PERFORMANCE": "1"}, None, None),
+        (2**30, {"HF_XET_HP": "true"}, None, None),
+        (2**30, {"HF_XET_FIXED_UPLOAD_CONCURRENCY": "9"}, None, None),
+        (2**30, {"HF_XET_MAX_CONCURRENT_FILE_INGESTION": "12"}, None, None),
+        (2**30, {"HF_XET_CLIENT_AC_MAX_UPLOAD_CONCURRENCY": "20"}, None, "20"),
     ],
 )
 def test_what_uploads_take_is_bounded(tmp_path, memory, own, files, connections):
@@ -206,7 +209,7 @@ def test_what_uploads_take_is_bounded(tmp_path, memory, own, files, connections)
         command, input=f"{orders}\n", env=os.environ | own, capture_output=True, text=True
     ).stderr
     bounds = dict(word.split("=") for word in said.split() if word.startswith("HF_XET_"))
-    assert bounds["HF_XET_DATA_MAX_CONCURRENT_FILE_INGESTION"] == files
+    assert bounds.get("HF_XET_DATA_MAX_CONCURRENT_FILE_INGESTION") == files
     assert bounds.get("HF_XET_CLIENT_AC_MAX_UPLOAD_CONCURRENCY") == connections
     assert bounds.items() >= own.items()
 
@@ -214,6 +217,8 @@ def test_what_uploads_take_is_bounded(tmp_path, memory, own, files, connections)
 def test_the_pusher_takes_the_memory_that_was_set(run, api, repo, tmp_path):
     with Run(tmp_path / "other" / repo, api, max_upload_memory=2**29) as other:
         assert other.engine._pusher.orders.max_upload_memory == 2**29
+        with Run(tmp_path / "other" / repo, api) as third:  # of the same outbox: nobody gets more than was allowed
+            assert third.engine._pusher.orders.max_upload_memory == 2**29
 
 
 def test_news_that_cannot_be_told_leave_the_pusher_looked_after(run, hub, monkeypatch, caplog, no_pause):
