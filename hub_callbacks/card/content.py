@@ -33,6 +33,7 @@ def view(
         "title": plain(model_name(setup, options), 100),
         "summary": _summary(setup, options, metadata),
         "status": status(progress),
+        "status_note": "" if progress.get("stopped") else "This card is brought up to date with each save.",
         "headline": headline(progress, evaluations),
         "usage": usage(setup),
         "results": results(progress, evaluations),

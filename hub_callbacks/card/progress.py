@@ -28,19 +28,20 @@ _ENERGY = ("energy_consumed", "emissions")
 """What CodeCarbon calls the energy in kWh and the emissions in kg of CO2 equivalent."""
 
 
-def gather_progress(state: Any, *, weights_step: int | None = None) -> dict[str, Any]:
+def gather_progress(state: Any, *, weights_step: int | None = None, is_stopped: bool = False) -> dict[str, Any]:
     """The facts of one event, ready for `json.dumps`.
 
     Args:
         state: A `TrainerState`, or anything with its `global_step`, `max_steps` and `log_history`.
         weights_step: The optimizer step whose weights the commit carries: that of the checkpoint which was loaded
             at the end, `None` for the current one, `UNKNOWN_STEP` where nobody knows.
+        is_stopped: Whether the training came to no end of its own, and is under way no more.
 
     Returns:
         `step`, `weights_step`, `evaluations` (one dict for each evaluated step, at most `MAX_EVALUATIONS`;
         the first, the last, the best and the one of `weights_step` are always among them), `training`
         (columns of equal length, at most `MAX_TRAINING_ROWS` evenly spaced rows) and, where known,
-        `max_steps`, `epoch`, `num_train_epochs`, `best_step`, `best_metric`, `tokens_seen`, `finished`,
+        `max_steps`, `epoch`, `num_train_epochs`, `best_step`, `best_metric`, `tokens_seen`, `finished`, `stopped`,
         `totals`, `energy` and `afterwards` (metrics of these weights, measured after the training).
     """
     history = getattr(state, "log_history", None) or []
@@ -65,6 +66,8 @@ def gather_progress(state: Any, *, weights_step: int | None = None) -> dict[str,
     progress["training"] = _columns(_training_rows(history))
     keep = {progress["weights_step"], progress.get("best_step")}
     progress["evaluations"] = _evaluations(history[:end], keep)
+    if is_stopped and end is None:
+        progress["stopped"] = True
     if end is not None:
         progress |= _totals(history[end])
         if afterwards := list(filter(_is_evaluation, history[end:])):

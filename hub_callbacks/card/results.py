@@ -13,13 +13,14 @@ MAX_COLUMNS = 8
 
 
 def status(progress: dict[str, Any]) -> str | None:
-    """That training goes on, while it does."""
+    """That training goes on, while it does; or that it was stopped."""
     step, max_steps = number(progress.get("step")), number(progress.get("max_steps"))
     if progress.get("finished") or not step or (max_steps and step >= max_steps):
         return None
     epoch, epochs = number(progress.get("epoch")), number(progress.get("num_train_epochs"))
     where = f", epoch {spoken_epoch(epoch)}" + (f" of {spoken_epoch(epochs)}" if epochs else "") if epoch else ""
-    return f"Training in progress: {step_of(step, max_steps)}{where}."
+    what = "was stopped" if progress.get("stopped") else "in progress"
+    return f"Training {what}: {step_of(step, max_steps)}{where}."
 
 
 def headline(progress: dict[str, Any], evaluations: Evaluations) -> dict[str, Any] | None:

@@ -124,25 +124,28 @@ class CardFacts:
             known |= dict.fromkeys(some)
         self.say({"tags": list(known)})
 
-    def at(self, state: Any, weights_step: int | None = None) -> dict[str, Any]:
+    def at(self, state: Any, weights_step: int | None = None, is_stopped: bool = False) -> dict[str, Any]:
         """The facts at this moment, ready for JSON.
 
         Args:
             state: The `TrainerState`.
             weights_step: The step whose weights go along, where it is not the newest.
+            is_stopped: Whether the training came to no end of its own, and is under way no more.
         """
         return {
             "setup": self.setup,
-            "progress": gather_progress(state, weights_step=weights_step),
+            "progress": gather_progress(state, weights_step=weights_step, is_stopped=is_stopped),
             "options": self.options,
             "template": self.template,
         }
 
-    def write(self, folder: Path, state: Any, weights_step: int | None = None) -> ModelCard:
+    def write(
+        self, folder: Path, state: Any, weights_step: int | None = None, is_stopped: bool = False
+    ) -> ModelCard:
         """Renders the card now, merges it with the README.md that is in `folder`, and writes it there."""
         readme = folder / "README.md"
         there = readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else None
-        progress = gather_progress(state, weights_step=weights_step)
+        progress = gather_progress(state, weights_step=weights_step, is_stopped=is_stopped)
         rendered = render_card(self.setup, progress, CardOptions(**self.options), template=self.template)
         text = merge_card(rendered.text, there)
         readme.write_text(text, encoding="utf-8")

@@ -21,6 +21,7 @@ from . import training_args
 from .card_facts import CardFacts, read_template
 from .engine import Engine
 from .final_model import final_model, loaded_checkpoint, weights_step
+from .liveness import is_under_way
 from .nodes import Nodes
 from .plan import (
     Plan,
@@ -61,12 +62,23 @@ class Run:
         self.engine.world_size = args.world_size
         self.engine.start()
         self._readme = Readme(self.folder)
-        self._is_training = False
+        self._has_begun = False
+        self._can_be_seen = False
         self.is_ending = False
         self.weights_step: int | None = None
         self._card_due = False
         self._other_nodes: OtherNodes | None = None
         self._saves = Saves(args, TRAINER_STATE, None)
+
+    @property
+    def is_training(self) -> bool:
+        """Whether a training is under way; Ctrl-C and exceptions end one, too."""
+        return self._has_begun and (not self._can_be_seen or is_under_way(self.args))
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether a training has ended before its end."""
+        return self._has_begun and not self.is_training
 
     @property
     def folder(self) -> Path:
@@ -80,7 +92,8 @@ class Run:
             seen: What the Trainer hands to callbacks: model, processing class, data loaders.
             nodes: The nodes of the job, where it has several.
         """
-        self._is_training = True
+        self._has_begun = True
+        self._can_be_seen = is_under_way(self.args)  # not, where a library's Trainer has a loop of its own
         self._card_due = False
         self.weights_step = None
         self._saves = Saves(self.args, TRAINER_STATE, None if nodes is None else nodes.ranks_here)
@@ -107,7 +120,7 @@ class Run:
     def was_evaluated(self, state: Any, seen: dict[str, Any]) -> None:
         self.will_save()  # the best model so far is saved, perhaps: that is known only after the evaluation
         self.facts.was_evaluated(seen)
-        if self._is_training:
+        if self.is_training:
             # Whether a save follows in this step is known only when it comes, or the next step does.
             self._card_due = True
         elif self.facts.setup:
@@ -121,7 +134,7 @@ class Run:
 
     def ends(self, state: Any, seen: dict[str, Any]) -> None:
         """Training ends: the last checkpoint, if it is still due, and the final model."""
-        self._is_training = self._card_due = False
+        self._has_begun = self._card_due = False
         self.is_ending = True
         for saved in self._saves.end():
             self._push_save(saved, state)
@@ -142,7 +155,7 @@ class Run:
 
     def push_what_was_said(self, state: Any) -> None:
         """Queues the card, with what a script has said about the model after its training."""
-        if not self._is_training and self.engine.pushes:
+        if not self.is_training and self.engine.pushes:
             self._push(Plan("Update the model card", state.global_step), state, self.weights_step)
 
     def push_output_dir(self, state: Any, *, model_files: Collection[str], request: Request) -> Future[CommitInfo]:
@@ -168,7 +181,7 @@ class Run:
 
     def is_due(self, folder: str | Path, state: Any) -> bool:
         """Whether a folder is the checkpoint of the step that training is at: its own event pushes it."""
-        return self._is_training and Path(folder).absolute() == self.folder / checkpoint_name(state.global_step)
+        return self.is_training and Path(folder).absolute() == self.folder / checkpoint_name(state.global_step)
 
     def _remove_branches(self) -> None:
         """Of this training, and of earlier ones that did not come to their end."""
@@ -195,7 +208,7 @@ class Run:
         self._card_due = False
         plan = plan_evaluate(self.settings.hub_strategy, state.global_step, message)
         # With a branch for each save there is none for a card alone; `main` waits for the final model.
-        if plan is not None and not (self._is_training and self.settings.has_revision_per_step):
+        if plan is not None and not (self.is_training and self.settings.has_revision_per_step):
             self._push(plan, state, self.weights_step)
 
     def _push(
@@ -210,7 +223,7 @@ class Run:
         replacements: dict[str, bytes] = {}
         if training_args.has_token(self.args):
             replacements[training_args.NAME] = training_args.without_tokens(self.args)
-        card = self.facts.at(state, weights_step)
+        card = self.facts.at(state, weights_step, self.is_stopped)
         return self.engine.push(
             plan, card=card, readme=readme, replacements=replacements, request=request, is_save=is_save
         )

@@ -64,7 +64,7 @@ def write_card(callback: Runs, trainer: Any, options: Mapping[str, Any]) -> Mode
         return None
     facts = facts_of(run, trainer)
     facts.say(options)
-    return facts.write(run.folder, trainer.state, run.weights_step)
+    return facts.write(run.folder, trainer.state, run.weights_step, run.is_stopped)
 
 
 def facts_of(run: Run, trainer: Any) -> CardFacts:
@@ -112,7 +112,7 @@ def push_output_dir(
     facts.say(request.card)
     facts.add_tags(request.tags, getattr(trainer.model, "model_tags", None) or ())
     future = run.push_output_dir(trainer.state, model_files=written, request=request)
-    if not request.waits or trainer.is_in_train:
+    if not request.waits or (trainer.is_in_train and run.is_training):
         return future
     run.engine.finish(show=not trainer.args.disable_tqdm)
     trainer.hub_model_id = run.engine.hub_model_id
