@@ -13,7 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from .errors import HubSyncError
 from .outbox.push import Target
-from .settings import Settings, resolve
+from .settings import Settings, resolve, said_by
 from .training import takeover
 from .training.engine import Engine
 from .training.final_model import is_sharded
@@ -185,19 +185,23 @@ class HubSyncCallback(TrainerCallback):
         return self._run if self._run is not None and self._run.args is args else None
 
     def run_of(self, args: TrainingArguments) -> Run:
-        """The run of a Trainer with these arguments, made when it is asked for first.
+        """The run of a Trainer with these arguments, made when it is asked for first, and anew when a script has
+        changed them; a training that is under way goes on where it began.
 
         Raises:
             SettingsError: for a value that cannot work.
         """
-        run = self.known_run(args)
+        known = self.known_run(args)
+        if known is not None and not known.engine.is_closed and (known.said == said_by(args) or known.is_training):
+            return known
+        settings = resolve(args, self._overrides)
+        run = self._runs.get(settings)
         if run is None or run.engine.is_closed:
-            settings = resolve(args, self._overrides)
-            run = self._runs.get(settings)
-            if run is None or run.engine.is_closed:
-                run = Run(args, settings)
-            run.args = args
-            self._run = self._runs[settings] = run
+            run = Run(args, settings)
+        run.args, run.said = args, said_by(args)
+        if known is not None and known is not run:
+            known.goes_on_as(run)
+        self._run = self._runs[settings] = run
         return run
 
     def place_of(self, args: TrainingArguments) -> Target:
@@ -221,6 +225,8 @@ class HubSyncCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if state.is_world_process_zero:
+            if self._run is not None and self._run.said != said_by(args):
+                self._run = None  # it is another Trainer that has these arguments now
             self.run_of(args)
         else:
             self.place_of(args)  # what is wrong with the settings is wrong on all processes
@@ -297,12 +303,12 @@ class HubSyncCallback(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._training_ends(args, state, control, **kwargs)
         run = self._run_here(args, state)
+        self._training_ends(args, state, control, **kwargs)
         if run is None:
             return
         if args.world_size == 1:
-            self.finish(show=not args.disable_tqdm)
+            run.engine.finish(show=not args.disable_tqdm)
         else:
             # The other ranks may enter a collective next; the wait is when the script ends.
             run.engine.wait_at_exit = True

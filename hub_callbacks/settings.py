@@ -208,6 +208,11 @@ def resolve(args: Any = None, overrides: Mapping[str, Any] | None = None) -> Set
     return Settings(**values)
 
 
+def said_by(args: Any) -> tuple[Any, ...]:
+    """What `TrainingArguments` say of where and how it is pushed; a script may change it for its next Trainer."""
+    return tuple(getattr(args, name, None) for name in FROM_ARGUMENTS)
+
+
 def _at_a_step(name: Any) -> Any:
     return name.replace("{step}", "0") if isinstance(name, str) else name
 

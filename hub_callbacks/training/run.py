@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ..checkpoints.completeness import find_checkpoint
 from ..checkpoints.files import TRAINER_STATE, checkpoint_name, checkpoint_step
 from ..outbox.push import OtherNodes
-from ..settings import Settings
+from ..settings import Settings, said_by
 from . import training_args
 from .card_facts import CardFacts, read_template
 from .engine import Engine
@@ -56,12 +56,14 @@ class Run:
 
     def __init__(self, args: Any, settings: Settings) -> None:
         self.args = args
+        self.said = said_by(args)
         self.settings = settings
         self.facts = CardFacts(read_template(settings.card_template))
         self.engine = Engine(settings)
         self.engine.world_size = args.world_size
         self.engine.start()
         self._readme = Readme(self.folder)
+        self._names: set[str] = set()
         self._has_begun = False
         self._can_be_seen = False
         self.is_ending = False
@@ -69,6 +71,18 @@ class Run:
         self._card_due = False
         self._other_nodes: OtherNodes | None = None
         self._saves = Saves(args, TRAINER_STATE, None)
+
+    def goes_on_as(self, other: Run) -> None:
+        """The same Trainer's pushes go to another place from now on."""
+        other.facts = CardFacts(other.facts.template, self.facts.options)
+        other.weights_step, other._has_begun = self.weights_step, self._has_begun
+        other._can_be_seen = self._can_be_seen
+        other._names = self.names
+
+    @property
+    def names(self) -> set[str]:
+        """What the repository of this Trainer was called so far, with and without its owner."""
+        return {*self._names, self.engine.hub_model_id, self.settings.hub_model_id}
 
     @property
     def is_training(self) -> bool:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -25,8 +26,11 @@ if TYPE_CHECKING:
 class Runs(Protocol):
     """What of a `HubSyncCallback` is needed here: the runs of the Trainers that it was given to."""
 
+    def known_run(self, args: Any) -> Run | None:
+        """The run of a Trainer with these arguments, if it was made already."""
+
     def run_of(self, args: Any) -> Run:
-        """The run of a Trainer with these arguments."""
+        """The run of a Trainer with these arguments, as they are now."""
 
     def place_of(self, args: Any) -> Target:
         """Where it pushes to, as each of its processes can tell."""
@@ -95,7 +99,10 @@ def push_output_dir(
         PushNotSent: with `on_error="raise"`, when it has not arrived.
     """
     run = run_on_main(callback, trainer)
-    request = read_request(callback.place_of(trainer.args), said)
+    target = callback.place_of(trainer.args)
+    if run is not None and (name := _name_set_later(run, trainer)):
+        target = replace(target, repo_id=name)
+    request = read_request(target, said)
     if hasattr(trainer.callback_handler, "on_push_begin"):  # since transformers 5
         trainer.callback_handler.on_push_begin(trainer.args, trainer.state, trainer.control)
     if run is not None:
@@ -117,6 +124,12 @@ def push_output_dir(
     run.engine.finish(show=not trainer.args.disable_tqdm)
     trainer.hub_model_id = run.engine.hub_model_id
     return future.result() if future.exception() is None else None
+
+
+def _name_set_later(run: Run, trainer: Any) -> str | None:
+    """The repository that a script has put into `trainer.hub_model_id`, if it is another one."""
+    name: str | None = getattr(trainer, "hub_model_id", None)
+    return None if name in run.names else name
 
 
 def push_from_checkpoint(callback: Runs, trainer: Any, checkpoint_folder: str | Path) -> Future[CommitInfo] | None:
@@ -141,8 +154,8 @@ def finish_current_push(callback: Runs, trainer: Any) -> None:
     Raises:
         PushNotSent: with `on_error="raise"`, when something has not arrived.
     """
-    run = run_on_main(callback, trainer)
-    if run is None:
+    run = callback.known_run(trainer.args)
+    if run is None or not trainer.is_world_process_zero():
         return
     if run.is_ending:
         run.is_ending = False

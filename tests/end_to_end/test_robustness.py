@@ -172,11 +172,12 @@ def test_an_output_dir_that_is_set_later_is_pushed_from(hub, api, repo, tmp_path
     callback = HubSyncCallback(hub_strategy="all_checkpoints", on_error="raise")
     args = arguments(tmp_path / repo, max_steps=4)
     trainer = Trainer(classifier(), args, train_dataset=Sentences(), callbacks=[callback])
-    args.output_dir = str(tmp_path / "other")
+    args.output_dir = str(tmp_path / f"{repo}-other")
     trainer.train()
     callback.close()
-    assert (tmp_path / "other" / "checkpoint-4").is_dir()
-    assert {"checkpoint-2/model.safetensors", "checkpoint-4/model.safetensors"} <= on_hub(tmp_path, repo).keys()
+    assert (tmp_path / f"{repo}-other" / "checkpoint-4").is_dir()
+    there = on_hub(tmp_path, f"{repo}-other").keys()
+    assert {"checkpoint-2/model.safetensors", "checkpoint-4/model.safetensors"} <= there
 
 
 def test_the_outbox_can_be_moved_without_the_checkpoints(hub, api, repo, tmp_path):

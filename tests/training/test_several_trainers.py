@@ -1,0 +1,80 @@
+"""One arguments object, or one callback, for several Trainers; and a name that is set late."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard
+from transformers import Trainer
+
+from hub_callbacks import HubSyncCallback
+from models import Sentences, accuracy, arguments, classifier
+from runs import digests, download, on_hub, root_of, titles
+
+
+def trainer_of(args: Any, callback: HubSyncCallback, seed: int = 0) -> Trainer:
+    return Trainer(
+        classifier(seed),
+        args,
+        train_dataset=Sentences(),
+        eval_dataset=Sentences(8),
+        compute_metrics=accuracy,
+        callbacks=[callback],
+    )
+
+
+@pytest.mark.parametrize("changes", ["output_dir", "hub_model_id", "both"])
+def test_each_fold_goes_to_its_own_repository(hub, api, repo, tmp_path, changes):
+    """With the arguments changed in place for each; the name of the folder is that of the repository."""
+    args, callback = arguments(tmp_path / repo, max_steps=4, hub_strategy="every_save"), HubSyncCallback()
+    for fold in range(3):
+        if changes != "hub_model_id":
+            args.output_dir = str(tmp_path / f"{repo}-{fold}")
+        if changes != "output_dir":
+            args.hub_model_id = f"{repo}-{fold}"
+        trainer = trainer_of(args, callback, seed=fold)
+        trainer.train()
+        last = digests(tmp_path / (repo if changes == "hub_model_id" else f"{repo}-{fold}") / "checkpoint-4")
+        assert on_hub(tmp_path, f"{repo}-{fold}").items() >= root_of(last).items()
+    callback.close()
+    for fold in range(3):
+        assert titles(api, f"{repo}-{fold}")[-1] == "End of training"
+        assert f"# {repo}-{fold}" in ModelCard.load(download(tmp_path, f"{repo}-{fold}") / "README.md").text
+    assert not api.repo_exists(f"local/{repo}")
+
+
+def test_what_is_changed_while_it_trains_counts_afterwards(hub, api, repo, tmp_path):
+    args, callback = arguments(tmp_path / repo, max_steps=4, hub_strategy="every_save"), HubSyncCallback()
+    trainer = trainer_of(args, callback)
+
+    class Later(HubSyncCallback.__mro__[1]):  # type: ignore[misc]
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            args.hub_model_id = f"{repo}-later"
+
+    trainer.add_callback(Later())
+    trainer.train()
+    assert titles(api, repo)[-1] == "End of training" and not api.repo_exists(f"local/{repo}-later")
+    trainer.push_to_hub("By hand")
+    callback.close()
+    assert titles(api, f"{repo}-later") == ["By hand"]
+
+
+@pytest.mark.parametrize("where", ["arguments", "trainer"])
+@pytest.mark.parametrize("push_to_hub", [True, False])
+def test_a_name_that_is_set_before_push_to_hub_counts(hub, api, repo, tmp_path, where, push_to_hub):
+    callback = HubSyncCallback()
+    args = arguments(tmp_path / repo, max_steps=4, hub_strategy="every_save", push_to_hub=push_to_hub)
+    args.load_best_model_at_end = False
+    trainer = trainer_of(args, callback)
+    trainer.train()
+    (trainer.args if where == "arguments" else trainer).hub_model_id = f"local/{repo}-renamed"
+    commit = trainer.push_to_hub("Under another name", license="mit")
+    callback.close()
+    assert commit.repo_url.repo_id == f"local/{repo}-renamed"
+    card = ModelCard.load(download(tmp_path, f"{repo}-renamed") / "README.md")
+    assert (
+        card.data.license == "mit" and "Training loss" in card.text
+    ) or "hub_callbacks:begin training" in card.text
+    assert "in progress" not in card.text
+    assert titles(api, repo)[-1] == "End of training"
