@@ -39,6 +39,7 @@ class Evaluations:
     Args:
         rows: The evaluations.
         metrics: (dataset, metric) pairs in the order in which to show them.
+        others: Those that are too many for that.
         of_weights: The evaluation of the weights that the card stands beside; of an earlier step where
             that step was not evaluated, `None` where nothing was.
         afterwards: Whether these were measured after the training.
@@ -48,6 +49,7 @@ class Evaluations:
 
     rows: list[Evaluation]
     metrics: list[tuple[str, str]]
+    others: list[tuple[str, str]]
     of_weights: Evaluation | None
     afterwards: bool
     best: Evaluation | None
@@ -78,21 +80,25 @@ def read_evaluations(setup: dict[str, Any], progress: dict[str, Any]) -> Evaluat
     by_dataset: dict[str, list[tuple[str, str]]] = {}
     for dataset, metric in pairs:
         by_dataset.setdefault(dataset, []).append((dataset, metric))
+    best_by = _best_by(setup, list(pairs), ordered)
     # The loss first, then the others as compute_metrics has them.
-    metrics = [
-        pair
-        for group in by_dataset.values()
-        for pair in sorted(group, key=lambda pair: pair[1] != "loss")[:MAX_METRICS]
-    ]
-    best_by = _best_by(setup, metrics, ordered)
+    groups = [sorted(group, key=lambda pair: pair[1] != "loss") for group in by_dataset.values()]
+    metrics = [pair for group in groups for pair in first(group, MAX_METRICS, best_by)]
     return Evaluations(
         rows=rows,
         metrics=metrics,
+        others=[pair for group in groups for pair in group if pair not in metrics],
         of_weights=_of_weights(rows, last),
         afterwards=bool(last.results),
         best=_best(setup, rows, best_by),
         best_by=best_by,
     )
+
+
+def first(pairs: list[tuple[str, str]], limit: int, deciding: tuple[str, str] | None) -> list[tuple[str, str]]:
+    """The first of (dataset, metric) pairs, the one that decides which step is the best among them."""
+    shown = pairs[:limit]
+    return [*shown[:-1], deciding] if deciding in pairs and deciding not in shown else shown
 
 
 def _of_weights(rows: list[Evaluation], last: Evaluation) -> Evaluation | None:

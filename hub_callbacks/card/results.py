@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from .evaluations import Evaluation, Evaluations
+from .evaluations import Evaluation, Evaluations, first
 from .formatting import count, decimal, measure, metric_name, one_line, plain, spoken_epoch, step_of
 from .jsonsafe import number
 
 MAX_ROWS = 20
 MAX_COLUMNS = 8
+MAX_OTHERS = 300
+"""Metrics that can be unfolded: cards with thousands are slow to show."""
 
 
 def status(progress: dict[str, Any]) -> str | None:
@@ -43,10 +45,20 @@ def headline(progress: dict[str, Any], evaluations: Evaluations) -> dict[str, An
         header, rows = ["", *header], [[name, *cells] for name, cells in zip(side, rows, strict=True)]
     return {
         "note": _about(progress, evaluations, row),
+        "others": _others(evaluations, row),
         "header": header,
         "rows": rows,
         "labelled": side is not None,
     }
+
+
+def _others(evaluations: Evaluations, row: Evaluation) -> list[tuple[str, str]]:
+    """The metrics of the weights that are too many for the table, and their values."""
+    several = len(evaluations.datasets) > 1
+    found = [(pair, value) for pair in evaluations.others if (value := row.get(pair)) is not None]
+    shown = [(_column(pair, several), _measured(pair[1], value)) for pair, value in found[:MAX_OTHERS]]
+    more = len(found) - len(shown)
+    return [*shown, (f"and {count(more)} more", "…")] if more else shown
 
 
 def _measured(metric: str, value: float | None) -> str:
@@ -79,7 +91,9 @@ def results(progress: dict[str, Any], evaluations: Evaluations) -> dict[str, Any
         return None
     pairs = [pair for pair in evaluations.metrics if any(row.get(pair) is not None for row in evaluations.rows)]
     several = len({dataset for dataset, _ in pairs}) > 1
-    pairs = pairs[:MAX_COLUMNS]
+    left_out = len(pairs) + len(evaluations.others)
+    pairs = first(pairs, MAX_COLUMNS, evaluations.best_by)
+    left_out -= len(pairs)
     training = _training_loss(progress)
     shown = _thinned(evaluations)
     has_loss = any(_loss_until(training, row.step or 0) is not None for row in shown)
@@ -101,6 +115,7 @@ def results(progress: dict[str, Any], evaluations: Evaluations) -> dict[str, Any
         "rows": rows,
         "left_out": len(evaluations.rows) - len(shown),
         "total": count(len(evaluations.rows)),
+        "metrics_left_out": count(left_out) if left_out else None,
         "best_by": plain(_spoken(best_by, several)) if best_by and evaluations.best else None,
     }
 

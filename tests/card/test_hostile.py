@@ -130,10 +130,27 @@ def test_ten_thousand_log_rows_give_a_short_card() -> None:
 def test_hundreds_of_metrics_do_not_bury_the_card() -> None:
     setup, progress, options = golden_facts("image_classification")
     for row in progress["evaluations"]:
-        row["metrics"] |= {f"eval_f1_class_{i}": 0.5 for i in range(300)}
+        row["metrics"] |= {f"eval_f1_class_{i}": 0.5 for i in range(1000)}
     text = render_card(setup, progress, options).text
     assert_valid(text)
-    assert len(text) < 8_000
+    folded = text.split("<details>")[1].split("</details>")[0]
+    assert len(text) - len(folded) < 8_000 and len(folded) < 9_000
+    assert "and 690 more" in folded and "Not in this table: 994 more of the metrics." in text
+
+
+def test_the_metric_that_decides_is_on_the_card_however_many_there_are() -> None:
+    """As with the metrics of each entity: the first ones are shown, and the rest can be unfolded."""
+    setup, progress, options = golden_facts("image_classification")
+    setup["training"] |= {"best_metric": "overall_f1", "greater_is_better": True}
+    for place, row in enumerate(progress["evaluations"]):
+        entities = {f"eval_PER_{i}_f1": 0.5 + i / 100 for i in range(20)}
+        row["metrics"] = {"eval_loss": 1.0, **entities, "eval_overall_f1": 0.7654 - place / 100}
+    intro, _, rest = render_card(setup, progress, options).text.partition("hub_callbacks:end intro")
+    results = rest.split("hub_callbacks:begin results")[1].split("hub_callbacks:end results")[0]
+    assert "Overall F1" in intro.split("<details>")[0] and "Overall F1" in results.split("\n\n")[2]
+    assert "In bold: the best overall F1." in results
+    assert sum(f"PER {i} F1" in intro for i in range(20)) == 20
+    assert "Not in this table: 14 more of the metrics." in results
 
 
 def test_chinese_names_are_shown_as_they_are() -> None:
