@@ -247,4 +247,4 @@ class HubSync(HubVerbs):
             self._learn()
 
     def _learn(self) -> None:
-        self._facts.learn(None, self._state, self.hub_model_id, self.engine.target.revision, self._seen)
+        self._facts.learn(None, self.hub_model_id, self.engine.target.revision, self._seen)

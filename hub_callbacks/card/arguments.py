@@ -32,8 +32,17 @@ _PRIVATE = re.compile(
 """Fields of argument subclasses that say where or who, not how."""
 
 
-def hyperparameters(args: Any) -> dict[str, Any]:
-    """The hyperparameters that matter always, and the others where they are not the default."""
+def hyperparameters(
+    args: Any, batch_size: int | None = None, optimizer: Any = None, lr_scheduler: Any = None
+) -> dict[str, Any]:
+    """The hyperparameters that matter always, and the others where they are not the default.
+
+    Args:
+        args: `TrainingArguments`.
+        batch_size: Examples of one process at a time, where `auto_find_batch_size` came down to less.
+        optimizer: The one that the training uses, which the Trainer may have been given.
+        lr_scheduler: The same.
+    """
     if args is None:
         return {}
 
@@ -42,12 +51,12 @@ def hyperparameters(args: Any) -> dict[str, Any]:
         return getattr(value, "value", value)
 
     found: dict[str, Any] = {"learning_rate": get("learning_rate")}
-    found["train_batch_size"] = get("train_batch_size")
+    found["train_batch_size"] = batch_size or get("train_batch_size")
     found["eval_batch_size"] = get("eval_batch_size")
     accumulation = get("gradient_accumulation_steps") or 1
     if accumulation > 1:
         found["gradient_accumulation_steps"] = accumulation
-    total = _total_batch_size(args)
+    total = _total_batch_size(args, batch_size)
     if total and total != found["train_batch_size"]:
         found["total_train_batch_size"] = total
     found["optimizer"] = _optimizer(get)
@@ -71,6 +80,7 @@ def hyperparameters(args: Any) -> dict[str, Any]:
         if value != default and (value or default):  # False instead of None says nothing
             found[name] = value
     found["seed"] = get("seed")
+    found |= _given(optimizer, lr_scheduler, found)
     return found | _of_subclass(args, get, defaults)
 
 
@@ -109,16 +119,48 @@ def _optimizer(get: Callable[[str], Any]) -> str | None:
     return f"{name} ({', '.join(details)})" if details else str(name)
 
 
-def _total_batch_size(args: Any) -> int | None:
+def _given(optimizer: Any, lr_scheduler: Any, said: dict[str, Any]) -> dict[str, Any]:
+    """What a Trainer was given in place of what its arguments say."""
+    found: dict[str, Any] = {}
+    optimizer, lr_scheduler = _unwrapped(optimizer, "optimizer"), _unwrapped(lr_scheduler, "scheduler")
+    groups = attempt(lambda: list(optimizer.param_groups)) or []
+    name = type(optimizer).__name__
+    if groups and name.lower() not in re.sub(r"[^a-z0-9]", "", str(said.get("optimizer")).lower()):
+        shown = [f"{key}={groups[0][key]}" for key in ("momentum", "betas", "eps") if groups[0].get(key)]
+        found["optimizer"] = f"{name} ({', '.join(shown)})" if shown else name
+    rates = {group.get("initial_lr", group.get("lr")) for group in groups} - {said.get("learning_rate")}
+    if len(rates) == 1 and len(groups) == 1:
+        found["learning_rate"] = next(iter(rates))
+    elif rates:
+        found["learning_rate"] = ", ".join(str(group.get("initial_lr", group.get("lr"))) for group in groups)
+    kind = type(lr_scheduler).__name__
+    # Those of the arguments are all `LambdaLR` but for two, which have other names.
+    if lr_scheduler is not None and kind not in ("LambdaLR", "ReduceLROnPlateau", "GreedyLR"):
+        found["lr_scheduler_type"] = kind
+    return found
+
+
+def _unwrapped(thing: Any, name: str) -> Any:
+    """What is in accelerate's wrappers, which have it under that name."""
+    while thing is not None and hasattr(thing, name) and type(thing).__module__.startswith("accelerate"):
+        thing = getattr(thing, name)
+    return thing
+
+
+def _total_batch_size(args: Any, batch_size: int | None = None) -> int | None:
     """Examples that one optimizer step sees, over all processes."""
     return attempt(
-        lambda: args.train_batch_size * (args.gradient_accumulation_steps or 1) * max(1, args.world_size)
+        lambda: (
+            (batch_size or args.train_batch_size)
+            * (args.gradient_accumulation_steps or 1)
+            * max(1, args.world_size)
+        )
     )
 
 
-def training_facts(args: Any) -> dict[str, Any]:
+def training_facts(args: Any, batch_size: int | None = None) -> dict[str, Any]:
     return {
-        "total_train_batch_size": _total_batch_size(args),
+        "total_train_batch_size": _total_batch_size(args, batch_size),
         "best_metric": getattr(args, "metric_for_best_model", None),
         "greater_is_better": getattr(args, "greater_is_better", None),
         "weights_file": None if getattr(args, "save_safetensors", True) else "pytorch_model.bin",

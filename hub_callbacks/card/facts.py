@@ -62,6 +62,8 @@ def gather_setup(
     repo_id: str | None = None,
     revision: str | None = None,
     resumed_from_step: int | None = None,
+    optimizer: Any = None,
+    lr_scheduler: Any = None,
 ) -> dict[str, Any]:
     """The facts of a training that do not change while it runs, ready for `json.dumps`.
 
@@ -75,12 +77,15 @@ def gather_setup(
         repo_id: Where the model is pushed to, `"owner/name"`.
         revision: The branch, `None` for `main`.
         resumed_from_step: Optimizer step of the checkpoint that this training goes on from, if it does.
+        optimizer: The one that it uses.
+        lr_scheduler: The same.
 
     Returns:
         `name`, `repo_id`, `revision`, `model`, `processing`, `datasets`, `hyperparameters`, `training`,
         `hardware` and `versions`. What cannot be found out is left out: a fact never stops a training.
     """
     output_dir = attempt(lambda: args.output_dir)
+    batch_size = attempt(lambda: _smaller_batch(train_dataset, args))
     setup: dict[str, Any] = {
         "name": repo_id.rsplit("/", 1)[-1] if repo_id else Path(output_dir).name if output_dir else None,
         "repo_id": repo_id,
@@ -90,13 +95,20 @@ def gather_setup(
         "model": lambda: _model(model),
         "processing": lambda: _processing(processing_class),
         "datasets": lambda: {"train": _dataset(train_dataset), "eval": _eval_datasets(eval_dataset)},
-        "hyperparameters": lambda: hyperparameters(args),
-        "training": lambda: training_facts(args) | {"resumed_from_step": resumed_from_step or None},
+        "hyperparameters": lambda: hyperparameters(args, batch_size, optimizer, lr_scheduler),
+        "training": lambda: training_facts(args, batch_size) | {"resumed_from_step": resumed_from_step or None},
         "hardware": lambda: hardware(args, accelerator_state),
         "versions": versions,
     }.items():
         setup[name] = attempt(gather, {})
     return json_safe(_without_none(setup))
+
+
+def _smaller_batch(loader: Any, args: Any) -> int | None:
+    """The batch size that `auto_find_batch_size` came down to, in examples of one process."""
+    source = loader if getattr(loader, "batch_size", None) else getattr(loader, "batch_sampler", None)
+    size = getattr(source, "batch_size", None)
+    return size if args.auto_find_batch_size and isinstance(size, int) and size < args.train_batch_size else None
 
 
 def gather_evaluation_data(dataset: Any) -> dict[str, Any]:

@@ -17,8 +17,8 @@ MAX_OTHERS = 300
 def status(progress: dict[str, Any]) -> str | None:
     """That training goes on, while it does; or that it was stopped."""
     step, max_steps = number(progress.get("step")), number(progress.get("max_steps"))
-    if progress.get("finished") or not step or (max_steps and step >= max_steps):
-        return None
+    if progress.get("finished") or not step or not max_steps or step >= max_steps:
+        return None  # of a loop without a Trainer nobody knows
     epoch, epochs = number(progress.get("epoch")), number(progress.get("num_train_epochs"))
     where = f", epoch {spoken_epoch(epoch)}" + (f" of {spoken_epoch(epochs)}" if epochs else "") if epoch else ""
     what = "was stopped" if progress.get("stopped") else "in progress"

@@ -64,25 +64,25 @@ class CardFacts:
 
     Attributes:
         setup: What does not change during the training; empty before it is known.
+        resumed_from_step: Optimizer step of the checkpoint that the training goes on from, if it does.
     """
 
     def __init__(self, template: str | None, options: dict[str, Any] | None = None) -> None:
         self.template = template
         self.options = options or {}
         self.setup: dict[str, Any] = {}
+        self.resumed_from_step: int | None = None
 
-    def learn(self, args: Any, state: Any, repo_id: str, revision: str | None, seen: dict[str, Any]) -> None:
+    def learn(self, args: Any, repo_id: str, revision: str | None, seen: dict[str, Any]) -> None:
         """Gathers what does not change.
 
         Args:
             args: The `TrainingArguments`.
-            state: The `TrainerState` at the start of the training.
             repo_id: The repository.
             revision: Its branch.
             seen: What the Trainer hands to callbacks: `model`, `processing_class`, `train_dataloader`,
-                `eval_dataloader`.
+                `eval_dataloader`, `optimizer`, `lr_scheduler`.
         """
-        resumed = self.setup.get("training", {}).get("resumed_from_step") if self.setup else state.global_step
         self.setup = gather_setup(
             args=args,
             model=seen.get("model"),
@@ -92,7 +92,9 @@ class CardFacts:
             repo_id=repo_id,
             revision=revision,
             accelerator_state=accelerator_state(),
-            resumed_from_step=resumed,
+            resumed_from_step=self.resumed_from_step,
+            optimizer=seen.get("optimizer"),
+            lr_scheduler=seen.get("lr_scheduler"),
         )
 
     def was_evaluated(self, seen: dict[str, Any]) -> None:

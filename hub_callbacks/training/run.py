@@ -75,6 +75,7 @@ class Run:
     def goes_on_as(self, other: Run) -> None:
         """The same Trainer's pushes go to another place from now on."""
         other.facts = CardFacts(other.facts.template, self.facts.options)
+        other.facts.resumed_from_step = self.facts.resumed_from_step
         other.weights_step, other._has_begun = self.weights_step, self._has_begun
         other._can_be_seen = self._can_be_seen
         other._names = self.names
@@ -117,7 +118,8 @@ class Run:
             self.engine.outbox.note_branch(nodes.branch)
         self.engine.look_for_another_run()
         self.facts = CardFacts(self.facts.template, self.facts.options)
-        self.learn(state, seen)
+        self.facts.resumed_from_step = state.global_step
+        self.learn(seen)
 
     def goes_on(self, state: Any) -> None:
         """A step begins; what was waiting for the one before to be over is looked at."""
@@ -164,8 +166,8 @@ class Run:
                 self._push(plan_end(folder, state.global_step), state, step, is_save=True)
         self._remove_branches()
 
-    def learn(self, state: Any, seen: dict[str, Any]) -> None:
-        self.facts.learn(self.args, state, self.engine.hub_model_id, self.engine.target.revision, seen)
+    def learn(self, seen: dict[str, Any]) -> None:
+        self.facts.learn(self.args, self.engine.hub_model_id, self.engine.target.revision, seen)
 
     def push_what_was_said(self, state: Any) -> None:
         """Queues the card, with what a script has said about the model after its training."""

@@ -79,8 +79,10 @@ def facts_of(run: Run, trainer: Any) -> CardFacts:
             "processing_class": trainer.processing_class,
             "train_dataloader": trainer.train_dataset,
             "eval_dataloader": trainer.eval_dataset,
+            "optimizer": trainer.optimizer,
+            "lr_scheduler": trainer.lr_scheduler,
         }
-        run.learn(trainer.state, seen)
+        run.learn(seen)
     return run.facts
 
 

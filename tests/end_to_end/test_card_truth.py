@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
 from huggingface_hub import hf_hub_download
 from transformers import BertForSequenceClassification, Trainer, TrainerCallback
 
@@ -213,7 +214,7 @@ def test_an_evaluation_on_the_training_data_before_the_end_ends_no_run(hub, repo
         trainer.train()
     trainer.push_to_hub()
     callback.close()
-    assert "Training in progress" in card_of(repo)
+    assert "Training was stopped: step 6 of 8" in card_of(repo)
 
 
 def test_the_number_of_examples_is_that_of_each_set(hub, repo, tmp_path):
@@ -246,3 +247,59 @@ def test_a_loop_pushes_a_folder_that_says_no_step(hub, repo, tmp_path):
     sync.push_from_checkpoint(folder)
     sync.close()
     assert "0.25" not in card_of(repo).split("hub_callbacks:end intro")[0]
+
+
+def test_the_optimizer_that_a_trainer_was_given(hub, repo, tmp_path):
+    model, callback = classifier(), HubSyncCallback()
+    sgd = torch.optim.SGD(model.parameters(), lr=0.125, momentum=0.9)
+    trainer = Trainer(
+        model,
+        arguments(tmp_path / repo, max_steps=4),
+        train_dataset=TRAINING,
+        optimizers=(sgd, torch.optim.lr_scheduler.StepLR(sgd, 2)),
+        callbacks=[callback],
+    )
+    trainer.train()
+    callback.close()
+    card = card_of(repo)
+    assert "| `optimizer` | SGD (momentum=0.9) |" in card and "adamw" not in card
+    assert "| `learning_rate` | 0.125 |" in card and "| `lr_scheduler_type` | StepLR |" in card
+
+
+def test_the_optimizer_that_a_trainer_makes_is_called_as_in_its_arguments(hub, repo, tmp_path):
+    trainer, callback = trainer_of(tmp_path, repo, accuracy, metric_for_best_model="loss", greater_is_better=False)
+    trainer.train()
+    callback.close()
+    assert re.search(r"\| `optimizer` \| adamw\\?_torch", card_of(repo))
+    assert "| `learning_rate` | 0.01 |" in card_of(repo) and "| `lr_scheduler_type` | linear |" in card_of(repo)
+
+
+class Large(BertForSequenceClassification):
+    def forward(self, input_ids: Any = None, attention_mask: Any = None, labels: Any = None) -> Any:
+        if self.training and len(input_ids) > 2:
+            raise RuntimeError("CUDA out of memory.")
+        return super().forward(input_ids=input_ids, attention_mask=attention_mask, labels=labels)
+
+
+def test_the_batch_size_that_was_found(hub, repo, tmp_path):
+    callback = HubSyncCallback()
+    trainer = Trainer(
+        Large(classifier().config),
+        arguments(tmp_path / repo, max_steps=4, auto_find_batch_size=True, per_device_train_batch_size=4),
+        train_dataset=TRAINING,
+        callbacks=[callback],
+    )
+    trainer.train()
+    callback.close()
+    assert "| `train_batch_size` | 2 |" in card_of(repo) and "**Examples seen:** about 8" in card_of(repo)
+
+
+def test_a_loop_says_neither_that_it_was_resumed_nor_that_it_goes_on(hub, repo, tmp_path):
+    sync = HubSync(output_dir=tmp_path / repo, hub_model_id=repo, hub_strategy="every_save")
+    sync.log({"loss": 0.5}, 7)
+    sync.describe(model=classifier())
+    classifier().save_pretrained(tmp_path / repo)
+    sync.push_to_hub()
+    sync.close()
+    assert "resumed" not in card_of(repo) and "in progress" not in card_of(repo)
+    assert "**Length:** 7 steps" in card_of(repo)
