@@ -123,16 +123,17 @@ def _given(optimizer: Any, lr_scheduler: Any, said: dict[str, Any]) -> dict[str,
     """What a Trainer was given in place of what its arguments say."""
     found: dict[str, Any] = {}
     optimizer, lr_scheduler = _unwrapped(optimizer, "optimizer"), _unwrapped(lr_scheduler, "scheduler")
-    groups = attempt(lambda: list(optimizer.param_groups)) or []
+    is_torchs = any(cls.__module__.startswith("torch.optim") for cls in type(optimizer).__mro__)
+    groups = attempt(lambda: list(optimizer.param_groups)) if is_torchs else None
     name = type(optimizer).__name__
     if groups and name.lower() not in re.sub(r"[^a-z0-9]", "", str(said.get("optimizer")).lower()):
         shown = [f"{key}={groups[0][key]}" for key in ("momentum", "betas", "eps") if groups[0].get(key)]
         found["optimizer"] = f"{name} ({', '.join(shown)})" if shown else name
-    rates = {group.get("initial_lr", group.get("lr")) for group in groups} - {said.get("learning_rate")}
-    if len(rates) == 1 and len(groups) == 1:
-        found["learning_rate"] = next(iter(rates))
-    elif rates:
-        found["learning_rate"] = ", ".join(str(group.get("initial_lr", group.get("lr"))) for group in groups)
+    rates = {
+        float(rate) for group in groups or () if (rate := group.get("initial_lr", group.get("lr"))) is not None
+    }
+    if rates - {said.get("learning_rate")}:
+        found["learning_rate"] = min(rates) if len(rates) == 1 else f"{min(rates):g} to {max(rates):g}"
     kind = type(lr_scheduler).__name__
     # Those of the arguments are all `LambdaLR` but for two, which have other names.
     if lr_scheduler is not None and kind not in ("LambdaLR", "ReduceLROnPlateau", "GreedyLR"):

@@ -249,9 +249,13 @@ def test_a_loop_pushes_a_folder_that_says_no_step(hub, repo, tmp_path):
     assert "0.25" not in card_of(repo).split("hub_callbacks:end intro")[0]
 
 
-def test_the_optimizer_that_a_trainer_was_given(hub, repo, tmp_path):
+@pytest.mark.parametrize(("lr", "shown"), [(torch.tensor(0.125), "0.125"), (0.25, "0.125 to 0.25")])
+def test_the_optimizer_that_a_trainer_was_given(hub, repo, tmp_path, lr, shown):
     model, callback = classifier(), HubSyncCallback()
-    sgd = torch.optim.SGD(model.parameters(), lr=0.125, momentum=0.9)
+    sgd = torch.optim.SGD(
+        [{"params": model.bert.parameters(), "lr": lr}, {"params": model.classifier.parameters(), "lr": 0.125}],
+        momentum=0.9,
+    )
     trainer = Trainer(
         model,
         arguments(tmp_path / repo, max_steps=4),
@@ -263,7 +267,7 @@ def test_the_optimizer_that_a_trainer_was_given(hub, repo, tmp_path):
     callback.close()
     card = card_of(repo)
     assert "| `optimizer` | SGD (momentum=0.9) |" in card and "adamw" not in card
-    assert "| `learning_rate` | 0.125 |" in card and "| `lr_scheduler_type` | StepLR |" in card
+    assert f"| `learning_rate` | {shown} |" in card and "| `lr_scheduler_type` | StepLR |" in card
 
 
 def test_the_optimizer_that_a_trainer_makes_is_called_as_in_its_arguments(hub, repo, tmp_path):
