@@ -70,6 +70,15 @@ def test_deepspeed_keeps_optimizer_and_schedule_in_one():
     assert kinds_of_state(["global_step12/mp_rank_00_model_states.pt"]) == {DEEPSPEED, OPTIMIZER, SCHEDULER}
 
 
+@pytest.mark.parametrize("name", [".git.", ".git ", "a\tb", "\x7f"])
+def test_names_that_no_commit_can_have_are_left_out(tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    for folder in (tmp_path, tmp_path / "folder"):
+        (folder / name).write_text("")
+        (folder / ".gitattributes").write_text("")
+    assert list_files(tmp_path) == (".gitattributes", "folder/.gitattributes")
+
+
 def test_what_the_disk_does_not_say_is_not_left_out(tmp_path, monkeypatch):
     """A network disk that is away for a moment: the save is tried again, and not pushed without its weights."""
     (tmp_path / "config.json").write_text("{}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from typer.testing import CliRunner
 
@@ -11,7 +13,7 @@ from hub_callbacks.outbox.places import Place, Places
 from hub_callbacks.outbox.push import MODEL, CreateRepository, Target
 from hub_callbacks.pushing.schedule import Known
 from outboxes import put
-from pushing.test_pusher import Sender, sha
+from pushing.test_pusher import Sender, attempts, sha
 
 
 @pytest.fixture
@@ -108,6 +110,20 @@ def test_a_new_start_makes_it_again_as_private_as_it_was(sender):
     begin(sender, sender.target)
     sender.send()
     assert sender.api.model_info(sender.target.repo_id).private
+
+
+def test_a_hub_that_knows_nothing_is_asked_twice_and_then_refuses(sender, hub):
+    push = sender.put({MODEL: b"1"})
+    pusher = sender.pusher()
+    with hub.inject(Fault("*", Answer(404))):
+        thread = threading.Thread(target=pusher.run)
+        thread.start()
+        thread.join(20)
+        pusher.control.stop = True
+        pusher.control.ring()
+        thread.join()
+    assert sender.states() == {push.id: ledger.REFUSED}
+    assert attempts(sender) == 2
 
 
 def test_a_branch_that_was_deleted_is_made_again(sender):

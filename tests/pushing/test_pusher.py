@@ -211,6 +211,20 @@ def test_a_pusher_whose_lease_is_lost_stops_before_the_next_push(sender, monkeyp
     assert pusher.control.stop and len(sender.outbox.pending()) == 1
 
 
+def test_a_pusher_whose_lease_was_deleted_stops_before_the_next_push(sender, hub, monkeypatch, caplog):
+    monkeypatch.setattr("hub_callbacks.outbox.queue._has_flock", lambda folder: False)
+    monkeypatch.setattr("hub_callbacks.outbox.queue.LEASE", 1.5)
+    first, second = sender.put({"checkpoint-1": b"1"}), sender.put({"checkpoint-2": b"2"})
+    pusher = sender.pusher()
+    with ThreadPoolExecutor(1) as aside, hub.inject(Fault("commit", Hang())) as hanging:
+        running = aside.submit(pusher.run)
+        wait_until(lambda: hanging.hits)
+        (sender.outbox.root / "drainer.lease").unlink()
+        wait_until(lambda: "no longer this process's to send from" in caplog.text, seconds=10)
+    running.result()
+    assert sender.states() == {first.id: ledger.DONE, second.id: ledger.QUEUED}
+
+
 @pytest.fixture
 def waiting_long(monkeypatch, hub, sender):
     """A pusher whose Hub is away, and that has failed once and waits for an hour; at the end it is stopped."""
@@ -335,6 +349,14 @@ def test_a_refusal_of_the_token_stops_all_at_once_and_says_so_of_each(sender, hu
     assert len(sender.outbox.pending()) == 3
     sender.send()
     assert set(sender.states().values()) == {ledger.DONE}
+
+
+def test_a_token_of_the_settings_is_said_to_be_the_one_that_is_not_accepted(sender, hub):
+    push = sender.put({MODEL: b"1"})
+    with hub.inject(Fault("create_repo", Answer(401))):
+        sender.send(token="hf_of_the_settings")
+    entry = sender.outbox.ledger.latest()[push.id]
+    assert entry.state == ledger.REFUSED and "hub_token is what is not accepted" in entry.why
 
 
 def test_a_new_token_sends_what_was_refused(sender, hub, monkeypatch):

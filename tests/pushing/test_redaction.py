@@ -13,6 +13,7 @@ import torch
 from hub_callbacks.localhub import Answer, Fault
 from hub_callbacks.outbox import ledger
 from hub_callbacks.outbox.control import Orders
+from hub_callbacks.outbox.queue import Outbox
 from hub_callbacks.pushing.redaction import SCAN_BELOW, hide, secret_in
 from hub_callbacks.training.plan import plan_save
 from hub_callbacks.training.training_args import has_token, without_tokens
@@ -133,6 +134,28 @@ def test_no_token_is_anywhere_after_pushes_that_work_and_fail(hub, api, repo, tm
         assert token not in there.read_bytes()
     named = " ".join(summary.notes)
     assert all(name in named for name in ("run.log", ".env", "deploy.pem")), "what was left out is named"
+
+
+def test_the_token_is_nowhere_in_the_outbox_while_pushes_wait(hub, repo, tmp_path, monkeypatch):
+    with_token = []
+    submit = Outbox.submit
+
+    def look_through(folder):
+        with_token.extend(p for p in folder.rglob("*") if p.is_file() and hub.token.encode() in p.read_bytes())
+
+    def submit_looked_through(self, staged, push):
+        look_through(staged)
+        return submit(self, staged, push)
+
+    monkeypatch.setattr(Outbox, "submit", submit_looked_through)
+    with hub.inject(Fault("commit", Answer(520))):
+        callback = {"hub_strategy": "all_checkpoints", "finish_timeout": 0.1}
+        train(tmp_path, repo, callback=callback, hub_token=hub.token, max_steps=2)
+    outbox = Outbox(tmp_path / repo / "_hub_sync")
+    waiting = [path for push in outbox.pending() for part in push.parts for path in part.files]
+    assert "checkpoint-2/training_args.bin" in waiting
+    look_through(outbox.root)
+    assert with_token == []
 
 
 def test_only_the_runs_own_training_arguments_are_written_anew(hub, api, repo, tmp_path):

@@ -10,6 +10,7 @@ import pytest
 
 from hub_callbacks.hub.client import address
 from hub_callbacks.hub.errors import TRANSIENT_STATUS, NotABranch, refused_metadata
+from hub_callbacks.pushing.pusher import TRY_NEW_AFTER
 from hub_callbacks.pushing.retry_policy import LONGEST_ASKED, retry_policy
 
 
@@ -81,6 +82,9 @@ HTML = {"content-type": "text/html; charset=utf-8"}
     [
         HubError(403, "Request has expired", url=STORAGE),
         HubError(400, "RequestTimeout", url=STORAGE),
+        HubError(403, "Request has expired", url=f"{address()}/lfs/object", method="PUT"),
+        HubError(403, "Request has expired", url=STORAGE, method="GET"),
+        HubError(403, "Request has expired", url=STORAGE, method="POST"),
         HubError(403, "<html>Blocked by the firewall</html>", HTML),
         HubError(404, "<html>Not found</html>", HTML),
     ],
@@ -96,6 +100,11 @@ def test_the_hub_is_known_by_its_host_however_that_is_written(change):
     assert not retry_policy(HubError(403, url=change(f"{address()}/api/models"), method="POST")).again
 
 
+def test_the_hub_is_known_by_its_own_header_wherever_it_answers():
+    error = HubError(403, headers={"X-Error-Message": "No rights"}, url=STORAGE, method="POST")
+    assert not retry_policy(error).again
+
+
 def test_a_token_in_the_environment_is_said_to_be_the_one_that_is_not_accepted(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_expired")
     assert "HF_TOKEN=... hub-callbacks sync" in retry_policy(HubError(401)).why
@@ -105,7 +114,11 @@ def test_a_token_in_the_environment_is_said_to_be_the_one_that_is_not_accepted(m
 
 
 def test_what_asks_for_days_is_not_waited_for():
-    assert retry_policy(HubError(503, headers={"Retry-After": "259200"})).after == LONGEST_ASKED
+    assert retry_policy(HubError(503, headers={"Retry-After": "259200"})).after == LONGEST_ASKED == 600
+
+
+def test_something_new_is_tried_after_a_minute_on_a_hub_that_is_away():
+    assert TRY_NEW_AFTER == 60
 
 
 def test_a_full_account_is_not_a_passing_quota():

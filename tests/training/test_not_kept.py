@@ -5,14 +5,16 @@ from __future__ import annotations
 import errno
 import logging
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from transformers import Trainer
 
 from hub_callbacks.errors import PushNotSent
-from hub_callbacks.localhub import Answer, Fault
+from hub_callbacks.localhub import Answer, Fault, Hang
 from hub_callbacks.outbox.queue import Outbox
 from runs import below, digests, on_hub, root_of, train
-from savers import Run
+from savers import Run, wait_until
 
 
 @pytest.fixture
@@ -33,18 +35,24 @@ def disk(monkeypatch):
     return Disk
 
 
-def test_a_save_that_the_disk_could_not_take_arrives_when_it_can(hub, repo, tmp_path, monkeypatch, caplog):
+def refuse(monkeypatch, message, until):
+    """A disk that takes the push of that title at its `until`-th try, not before; returns the tries."""
     tries = []
     submit = Outbox.submit
 
-    def refusing_once(self, staged, push):
-        if push.message.endswith("step 4"):
+    def refusing(self, staged, push):
+        if push.message == message:
             tries.append(push)
-            if len(tries) == 1:
+            if len(tries) < until:
                 raise OSError(errno.EDQUOT, "Disk quota exceeded")
         return submit(self, staged, push)
 
-    monkeypatch.setattr(Outbox, "submit", refusing_once)
+    monkeypatch.setattr(Outbox, "submit", refusing)
+    return tries
+
+
+def test_a_save_that_the_disk_could_not_take_arrives_when_it_can(hub, repo, tmp_path, monkeypatch, caplog):
+    refuse(monkeypatch, "Training in progress, step 4", until=2)
     _, callback, saved = train(tmp_path, repo, hub_strategy="all_checkpoints")
     expected = root_of(saved.checkpoints[8])
     for step in (2, 4, 6, 8):
@@ -54,6 +62,52 @@ def test_a_save_that_the_disk_could_not_take_arrives_when_it_can(hub, repo, tmp_
     assert all(push.result() for push in callback.pushes)
     said = [record.getMessage() for record in caplog.records if "quota" in record.getMessage()]
     assert len(said) == 1 and "tried again" in said[0]
+
+
+def test_a_save_is_tried_again_at_the_next_step(hub, repo, tmp_path, monkeypatch):
+    tries = refuse(monkeypatch, "Training in progress, step 2", until=2)
+    tried_before_step = []
+
+    class Noting(Trainer):
+        def training_step(self, *args, **options):
+            tried_before_step.append(len(tries))
+            return super().training_step(*args, **options)
+
+    train(tmp_path, repo, trainer_class=Noting, max_steps=4, save_steps=2)
+    assert tried_before_step == [0, 0, 2, 2]
+
+
+def test_the_final_model_is_tried_again_too(hub, repo, tmp_path, monkeypatch):
+    tries = refuse(monkeypatch, "End of training", until=2)
+    _, callback, saved = train(tmp_path, repo, max_steps=2)
+    assert len(tries) == 2 and callback.summary().lost == 0
+    assert callback.pushes[-1].result()
+    assert on_hub(tmp_path, repo) == root_of(saved.checkpoints[2])
+
+
+def test_what_a_wait_has_to_wait_for_is_tried_again_meanwhile(hub, api, repo, tmp_path, monkeypatch):
+    monkeypatch.setattr("hub_callbacks.training.engine.HURRY_EVERY", 0.05)
+    tries = refuse(monkeypatch, "step 2", until=4)
+    with (
+        Run(tmp_path / repo, api) as run,
+        ThreadPoolExecutor(1) as aside,
+        hub.inject(Fault("commit", Hang())) as hanging,
+    ):
+        run.save(1)
+        second = run.save(2)
+        waiting = aside.submit(run.engine.wait)
+        wait_until(lambda: len(tries) == 4, seconds=10)
+        hanging.clear()
+        assert waiting.result() and second.result(0)
+
+
+def test_close_tells_of_what_the_disk_never_took(hub, api, repo, tmp_path, disk):
+    with Run(tmp_path / repo, api) as run:
+        disk.full = True
+        future = run.save(1)
+        run.engine.close(grace=0.1)
+        with pytest.raises(PushNotSent, match="quota"):
+            future.result(0)
 
 
 def test_it_is_tried_again_between_saves_and_said_once(hub, api, repo, tmp_path, disk, caplog):

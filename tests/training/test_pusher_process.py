@@ -128,9 +128,9 @@ def test_signals_that_batch_systems_send_to_all_processes_end_no_pusher(run, hub
     run.save(1)
     assert run.engine.wait()
     pusher = pusher_of(run)
-    for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP):
+    for name in ("SIGUSR1", "SIGUSR2", "SIGHUP", "SIGINT", "SIGPIPE", "SIGALRM", "SIGXCPU"):
         for _ in range(RESTARTS + 1):
-            os.kill(pusher, number)
+            os.kill(pusher, getattr(signal, name))
     run.save(2)
     assert run.engine.wait()
     assert pusher_of(run) == pusher and not run.engine._pusher._deaths
@@ -143,6 +143,10 @@ def test_after_sigterm_the_pusher_has_time_to_end_what_it_is_at(run, hub, api):
         os.kill(pusher_of(run), signal.SIGTERM)
     assert future.result(60)
     assert not run.engine._pusher._deaths
+
+
+def test_after_sigterm_it_ends_before_a_batch_system_kills_it():
+    assert 0 < pusher_process.TERMINATION_GRACE < 30
 
 
 def test_after_sigterm_it_ends_even_so(hub, api, repo, tmp_path, monkeypatch):
@@ -248,6 +252,26 @@ def test_why_no_pusher_can_start_is_told(hub, api, repo, tmp_path, monkeypatch, 
         wait_until(lambda: run.engine._pusher.is_given_up)
     with pytest.raises(PushNotSent, match="socksio"):
         future.result(0)
+
+
+FAILS = """
+import sys
+from hub_callbacks.pushing import process
+def fail(outbox, control):
+    raise ImportError(f"no proxy for {control.orders.token}")
+process.push_all = fail
+process.main(sys.argv[1])
+"""
+
+
+def test_why_no_pusher_can_start_is_told_without_the_token(tmp_path):
+    outbox = Outbox(tmp_path / "outbox")
+    push = put(outbox)
+    orders = json.dumps(asdict(Orders(token="my-own-token")))
+    command = [sys.executable, "-c", FAILS, outbox.root]
+    assert subprocess.run(command, input=f"{orders}\n", text=True, capture_output=True).returncode == 1
+    assert "no proxy for [token]" in outbox.ledger.latest()[push.id].why
+    assert "my-own-token" not in outbox.ledger.path.read_text()
 
 
 def test_an_output_dir_that_was_deleted_does_not_come_back(run, tmp_path, caplog):

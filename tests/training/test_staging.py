@@ -22,3 +22,15 @@ def test_of_thousands_of_small_files_most_are_links(tmp_path):
     assert shared == [f"{number:04d}.json" for number in range(COPIES, COPIES + 3)]
     (folder / shared[0]).write_text("another")
     assert [name for name, one in frozen.items() if not one.is_unchanged(staged)] == shared[:1]
+
+
+def test_a_file_of_two_parts_is_stored_once(tmp_path):
+    folder, staged = tmp_path / "checkpoint-1", tmp_path / "staged"
+    folder.mkdir()
+    staged.mkdir()
+    (folder / "model.safetensors").write_bytes(b"weights")
+    files = list_files(folder)
+    parts = (Part("model", folder, files), Part("checkpoint-1", folder, files, "checkpoint-1"))
+    model, checkpoint = stage(Plan("Save", 1, parts, card=False), staged)
+    assert model.files["model.safetensors"] == checkpoint.files["checkpoint-1/model.safetensors"]
+    assert len(list((staged / "files").iterdir())) == 1

@@ -352,17 +352,22 @@ def test_a_checkpoint_of_another_name_and_strategy(make, repo, tmp_path):
     assert on_hub(tmp_path, repo) == root_of(digests(tmp_path / "elsewhere" / "epoch_3"))
 
 
-def test_the_best_checkpoint_stays_when_a_script_pushes_another(make, repo, tmp_path):
+@pytest.mark.parametrize(
+    ("eval_steps", "accuracies"),
+    [(2, [0.9, 0.1]), (1, [0.1, 0.9, 0.95, 0.2])],
+    ids=["the best step was saved", "a better one was not saved"],
+)
+def test_the_best_checkpoint_stays_when_a_script_pushes_another(make, repo, tmp_path, eval_steps, accuracies):
     trainer = make(
         {"hub_strategy": "all_checkpoints", "hub_keep_last": 1},
         hub_always_push=True,
         max_steps=4,
         eval_strategy="steps",
-        eval_steps=2,
+        eval_steps=eval_steps,
         metric_for_best_model="accuracy",
     )
-    accuracies = iter([0.9, 0.1])
-    trainer.compute_metrics = lambda prediction: {"accuracy": next(accuracies)}
+    measured = iter(accuracies)
+    trainer.compute_metrics = lambda prediction: {"accuracy": next(measured)}
     trainer.train()
     assert trainer.state.best_model_checkpoint.endswith("checkpoint-2")
     trainer.push_from_checkpoint(tmp_path / repo / "checkpoint-4")
