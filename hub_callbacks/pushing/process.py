@@ -127,6 +127,8 @@ def _handle_signals() -> None:
     that it has to end. The pusher goes on then, as long as it is let."""
     for name in ("SIGPIPE", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGINT", "SIGALRM", "SIGXCPU"):
         signal.signal(getattr(signal, name), signal.SIG_IGN)
+    # With older clients hf_xet puts a handler of its own there, and its next upload aborts the process.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
 
     def end(number: int, frame: object) -> None:
         last = threading.Timer(TERMINATION_GRACE, os._exit, [128 + number])
