@@ -149,12 +149,19 @@ class Registry:
             moved = replace(repo, id=new_id, path=self._path(repo.type, new_id))
             _rename(repo.path, moved.path)
             _write_facts(moved.path, moved)
-            del self._repos[(repo.type, repo.id.lower())]
             self._keep(moved)
-            self._redirects[f"{repo.type}:{repo.id.lower()}"] = new_id
-            self._redirects.pop(f"{repo.type}:{new_id.lower()}", None)
-            write_json(self._redirects_file, self._redirects)
+            self._redirect(repo, new_id)  # before it is gone: somebody may look meanwhile
+            if new_id.lower() != repo.id.lower():
+                del self._repos[(repo.type, repo.id.lower())]
         return moved
+
+    def _redirect(self, repo: Repo, new_id: str) -> None:
+        """All names that the repository has had lead to the new one."""
+        kind = f"{repo.type}:"
+        older = [name for name, now in self._redirects.items() if name.startswith(kind) and now == repo.id]
+        self._redirects |= dict.fromkeys([kind + repo.id.lower(), *older], new_id)
+        self._redirects.pop(kind + new_id.lower(), None)
+        write_json(self._redirects_file, self._redirects)
 
     def update(self, repo: Repo, **changes: Any) -> Repo:
         """Stores changed facts."""

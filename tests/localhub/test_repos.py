@@ -150,3 +150,9 @@ def test_metadata_of_a_card_is_validated(hub: LocalHub, api: HfApi, model: str) 
         headers={"accept": "text/plain"},
     )
     assert answer.text.startswith('- Error: "license" must be one of')
+
+
+def test_every_name_that_a_repository_has_had_leads_to_it(api: HfApi, model: str, owner: str) -> None:
+    for name in ("second", "third"):
+        api.move_repo(model if name == "second" else f"{owner}/second", f"{owner}/{name}")
+    assert [api.model_info(old).id for old in (model, f"{owner}/second")] == [f"{owner}/third"] * 2
