@@ -199,6 +199,8 @@ class HubSyncCallback(TrainerCallback):
         if run is None or run.engine.is_closed:
             run = Run(args, settings)
         run.args, run.said = args, said_by(args)
+        if self._run is not None and self._run is not run:
+            run.former_names |= self._run.names
         if known is not None and known is not run:
             known.goes_on_as(run)
         self._run = self._runs[settings] = run
@@ -239,6 +241,10 @@ class HubSyncCallback(TrainerCallback):
                 self._has_said_search = True
                 logger.warning("The trials of a hyperparameter search are not pushed; a train() after it is.")
             return
+        if state.is_world_process_zero:
+            if (known := self.known_run(args)) is not None:
+                known.will_begin()
+            self.run_of(args)
         self._find_nodes(args, state)
         if state.is_world_process_zero:
             self._training_begins(args, state, control, **kwargs)

@@ -220,7 +220,10 @@ class HubSync(HubVerbs):
         self._learn_once()
         plan = plan_checkpoint(self.settings.hub_strategy, checkpoint, self._state.global_step)
         weights = weights_step(checkpoint, self._state)
-        return self._push(plan, weights, Request(self.engine.target_of(plan.step)), is_save=True)
+        is_newest = weights == self._state.global_step
+        return self._push(
+            plan, weights, Request(self.engine.target_of(plan.step)), is_save=True, is_loaded=is_newest
+        )
 
     def _finish_current_push(self) -> None:
         if self.push_in_progress:
@@ -232,12 +235,13 @@ class HubSync(HubVerbs):
         weights_step: int | None = None,
         request: Request | None = None,
         is_save: bool = False,
+        is_loaded: bool = True,
     ) -> Future[CommitInfo]:
         readme = self.settings.output_dir / "README.md"
         if not readme.is_file() and plan.parts:
             readme = plan.parts[0].source / "README.md"
         started = time.perf_counter()
-        card = self._facts.at(self._state, weights_step)
+        card = self._facts.at(self._state, weights_step, is_loaded=is_loaded)
         future = self.engine.push(plan, card=card, readme=readme, request=request, is_save=is_save)
         self.engine.seconds_in_training += time.perf_counter() - started
         return future

@@ -64,6 +64,9 @@ class HubSyncTrainerMixin(HubVerbs):
     @hub_model_id.setter
     def hub_model_id(self, value: str | None) -> None:
         self._given_hub_model_id = value
+        run = self._run
+        if run is not None and value is not None and value not in run.names:
+            self.args.hub_model_id = value
 
     @property
     def _push_in_progress(self) -> PushInProgress | None:

@@ -26,6 +26,7 @@ _IF_NOT_DEFAULT = (
     "use_liger_kernel",
     "auto_find_batch_size",
 )
+_CAN_BE_GIVEN = ("warmup_steps", "warmup_ratio", "weight_decay")
 _PRIVATE = re.compile(
     r"token(?!s|iz)|key|secret|password|path|dir$|url|file|hub_|run_name|_name_or|project|repo", re.I
 )
@@ -80,7 +81,8 @@ def hyperparameters(
         if value != default and (value or default):  # False instead of None says nothing
             found[name] = value
     found["seed"] = get("seed")
-    found |= _given(optimizer, lr_scheduler, found)
+    found |= _given(get, optimizer, lr_scheduler)
+    found = {name: value for name, value in found.items() if value is not None or name not in _CAN_BE_GIVEN}
     return found | _of_subclass(args, get, defaults)
 
 
@@ -119,26 +121,47 @@ def _optimizer(get: Callable[[str], Any]) -> str | None:
     return f"{name} ({', '.join(details)})" if details else str(name)
 
 
-def _given(optimizer: Any, lr_scheduler: Any, said: dict[str, Any]) -> dict[str, Any]:
+def _given(get: Callable[[str], Any], optimizer: Any, lr_scheduler: Any) -> dict[str, Any]:
     """What a Trainer was given in place of what its arguments say."""
-    found: dict[str, Any] = {}
     optimizer, lr_scheduler = _unwrapped(optimizer, "optimizer"), _unwrapped(lr_scheduler, "scheduler")
+    found = _given_optimizer(get, optimizer)
+    words = str(get("lr_scheduler_type")).split("_")
+    name = _name_of_schedule(lr_scheduler)
+    is_said = words[0] in name.lower() or (words[1:] and name.startswith("".join(word[0] for word in words)))
+    if lr_scheduler is not None and not is_said:
+        found["lr_scheduler_type"] = name
+        found |= dict.fromkeys(("warmup_steps", "warmup_ratio"))
+    return found
+
+
+def _given_optimizer(get: Callable[[str], Any], optimizer: Any) -> dict[str, Any]:
     is_torchs = any(cls.__module__.startswith("torch.optim") for cls in type(optimizer).__mro__)
     groups = attempt(lambda: list(optimizer.param_groups)) if is_torchs else None
-    name = type(optimizer).__name__
-    if groups and name.lower() not in re.sub(r"[^a-z0-9]", "", str(said.get("optimizer")).lower()):
+    if not groups:
+        return {}
+    found: dict[str, Any] = {}
+    name, of_arguments = type(optimizer).__name__, str(get("optim")).lower()
+    betas = (get("adam_beta1"), get("adam_beta2"))
+    is_other = name.lower() not in of_arguments.split("_") and of_arguments.replace("_", "") != name.lower()
+    if is_other or ("adam" in name.lower() and groups[0].get("betas", betas) != betas):
         shown = [f"{key}={groups[0][key]}" for key in ("momentum", "betas", "eps") if groups[0].get(key)]
         found["optimizer"] = f"{name} ({', '.join(shown)})" if shown else name
-    rates = {
-        float(rate) for group in groups or () if (rate := group.get("initial_lr", group.get("lr"))) is not None
-    }
-    if rates - {said.get("learning_rate")}:
+    logged = [group.get("initial_lr", group.get("lr")) for group in groups]
+    rates = {float(rate) for rate in logged if rate is not None}
+    if rates - {get("learning_rate")}:
         found["learning_rate"] = min(rates) if len(rates) == 1 else f"{min(rates):g} to {max(rates):g}"
-    kind = type(lr_scheduler).__name__
-    # Those of the arguments are all `LambdaLR` but for two, which have other names.
-    if lr_scheduler is not None and kind not in ("LambdaLR", "ReduceLROnPlateau", "GreedyLR"):
-        found["lr_scheduler_type"] = kind
+    # The Trainer's own has a group without any, for biases and norms.
+    decay = max(group.get("weight_decay") or 0.0 for group in groups)
+    if decay != get("weight_decay"):
+        found["weight_decay"] = decay or None
     return found
+
+
+def _name_of_schedule(lr_scheduler: Any) -> str:
+    """The class, or the function that transformers makes a `LambdaLR` of."""
+    function = attempt(lambda: lr_scheduler.lr_lambdas[0])
+    name = getattr(getattr(function, "func", function), "__name__", "")
+    return re.sub(r"^_?get_|_lr_lambda$|_lambda$|^<.*", "", name) or type(lr_scheduler).__name__
 
 
 def _unwrapped(thing: Any, name: str) -> Any:

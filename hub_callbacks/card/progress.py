@@ -75,6 +75,12 @@ def gather_progress(state: Any, *, weights_step: int | None = None, is_stopped: 
     return progress
 
 
+def has_ended(state: Any) -> bool:
+    """Whether a `TrainerState` says how long its training took: the Trainer logs that when it is over."""
+    history = getattr(state, "log_history", None) or []
+    return _end_of_run(history, int(getattr(state, "global_step", 0) or 0), False) is not None
+
+
 def _spaced(length: int, limit: int) -> list[int]:
     """At most `limit` of the indices of a list, evenly spaced, the first and the last among them."""
     if length <= limit:

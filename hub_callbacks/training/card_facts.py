@@ -126,17 +126,23 @@ class CardFacts:
             known |= dict.fromkeys(some)
         self.say({"tags": list(known)})
 
-    def at(self, state: Any, weights_step: int | None = None, is_stopped: bool = False) -> dict[str, Any]:
+    def at(
+        self, state: Any, weights_step: int | None = None, is_stopped: bool = False, is_loaded: bool = True
+    ) -> dict[str, Any]:
         """The facts at this moment, ready for JSON.
 
         Args:
             state: The `TrainerState`.
             weights_step: The step whose weights go along, where it is not the newest.
             is_stopped: Whether the training came to no end of its own, and is under way no more.
+            is_loaded: Whether they are those that the model holds, and that were measured after the training.
         """
+        progress = gather_progress(state, weights_step=weights_step, is_stopped=is_stopped)
+        if not is_loaded:
+            progress.pop("afterwards", None)
         return {
             "setup": self.setup,
-            "progress": gather_progress(state, weights_step=weights_step, is_stopped=is_stopped),
+            "progress": progress,
             "options": self.options,
             "template": self.template,
         }

@@ -5,6 +5,7 @@ The Trainer tells no callback of one that Ctrl-C or an exception has ended, and 
 
 from __future__ import annotations
 
+import inspect
 import sys
 from typing import Any
 
@@ -17,10 +18,11 @@ def is_under_way(args: Any) -> bool:
     """
     from transformers import Trainer
 
-    train = getattr(Trainer.train, "__code__", None)  # none where a library has put something else there
+    # None where a library has put something else there that does not say what it stands for.
+    train = getattr(inspect.unwrap(Trainer.train), "__code__", None)
     for frame in list(sys._current_frames().values()):
         while frame is not None:
-            if frame.f_code is train and frame.f_locals["self"].args is args:
+            if frame.f_code is train and getattr(frame.f_locals.get("self"), "args", None) is args:
                 return True
             frame = frame.f_back  # type: ignore[assignment]
     return False

@@ -7,12 +7,14 @@ the outbox is.
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Collection
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..card.progress import has_ended
 from ..checkpoints.completeness import find_checkpoint
 from ..checkpoints.files import TRAINER_STATE, checkpoint_name, checkpoint_step
 from ..outbox.push import OtherNodes
@@ -51,7 +53,7 @@ class Run:
 
     Attributes:
         is_ending: From the end of training until the Trainer's own wait for its pushes, which follows at once.
-        weights_step: The step whose weights the model holds; `None` while it is the one that training is at.
+        former_names: What the repository of its Trainer was called before.
     """
 
     def __init__(self, args: Any, settings: Settings) -> None:
@@ -63,27 +65,49 @@ class Run:
         self.engine.world_size = args.world_size
         self.engine.start()
         self._readme = Readme(self.folder)
-        self._names: set[str] = set()
+        self.former_names: set[str] = set()
+        self._state: weakref.ref[Any] | None = None
+        self._end: tuple[weakref.ref[Any], int] | None = None
         self._has_begun = False
         self._can_be_seen = False
         self.is_ending = False
-        self.weights_step: int | None = None
         self._card_due = False
         self._other_nodes: OtherNodes | None = None
         self._saves = Saves(args, TRAINER_STATE, None)
 
     def goes_on_as(self, other: Run) -> None:
         """The same Trainer's pushes go to another place from now on."""
+        engine = other.engine
         other.facts = CardFacts(other.facts.template, self.facts.options)
         other.facts.resumed_from_step = self.facts.resumed_from_step
-        other.weights_step, other._has_begun = self.weights_step, self._has_begun
-        other._can_be_seen = self._can_be_seen
-        other._names = self.names
+        if self.facts.setup:
+            place = {"name": engine.hub_model_id.rpartition("/")[2], "repo_id": engine.hub_model_id}
+            other.facts.setup = self.facts.setup | place | {"revision": engine.target.revision}
+        other._state, other._end = self._state, self._end
+        other._has_begun, other._can_be_seen = self._has_begun, self._can_be_seen
 
     @property
     def names(self) -> set[str]:
         """What the repository of this Trainer was called so far, with and without its owner."""
-        return {*self._names, self.engine.hub_model_id, self.settings.hub_model_id}
+        return {*self.former_names, self.engine.hub_model_id, self.settings.hub_model_id}
+
+    def knows(self, state: Any) -> bool:
+        """Whether its facts are of the Trainer with this `TrainerState`; several may push to one place."""
+        return self._state is not None and self._state() is state
+
+    def weights_of(self, state: Any) -> int | None:
+        """The step of the weights that a Trainer holds; `None` where that is the one that its training is at.
+
+        Args:
+            state: Its `TrainerState`.
+        """
+        if self._end is not None and self._end[0]() is state:
+            return self._end[1]
+        return weights_step(loaded_checkpoint(self.args, state), state) if has_ended(state) else None
+
+    def will_begin(self) -> None:
+        """Another training comes: what was under way, and may have been stopped, is over."""
+        self._has_begun = False
 
     @property
     def is_training(self) -> bool:
@@ -110,7 +134,6 @@ class Run:
         self._has_begun = True
         self._can_be_seen = is_under_way(self.args)  # not, where a library's Trainer has a loop of its own
         self._card_due = False
-        self.weights_step = None
         self._saves = Saves(self.args, TRAINER_STATE, None if nodes is None else nodes.ranks_here)
         self._other_nodes = None
         if nodes is not None and nodes.apart and self.settings.pushes_checkpoints:
@@ -119,7 +142,7 @@ class Run:
         self.engine.look_for_another_run()
         self.facts = CardFacts(self.facts.template, self.facts.options)
         self.facts.resumed_from_step = state.global_step
-        self.learn(seen)
+        self.learn(state, seen)
 
     def goes_on(self, state: Any) -> None:
         """A step begins; what was waiting for the one before to be over is looked at."""
@@ -135,11 +158,12 @@ class Run:
 
     def was_evaluated(self, state: Any, seen: dict[str, Any]) -> None:
         self.will_save()  # the best model so far is saved, perhaps: that is known only after the evaluation
-        self.facts.was_evaluated(seen)
+        if self.knows(state):
+            self.facts.was_evaluated(seen)
         if self.is_training:
             # Whether a save follows in this step is known only when it comes, or the next step does.
             self._card_due = True
-        elif self.facts.setup:
+        elif self.knows(state):
             # Only after a training: a script that only evaluates has no card to write.
             self._push_card(state, f"Evaluation, step {state.global_step}")
 
@@ -154,7 +178,7 @@ class Run:
         self.is_ending = True
         for saved in self._saves.end():
             self._push_save(saved, state)
-        self.weights_step = weights_step(loaded_checkpoint(self.args, state), state)
+        self._end = weakref.ref(state), weights_step(loaded_checkpoint(self.args, state), state)
         with final_model(self.args, state, self.folder, self._saves.steps, self.engine.outbox, seen) as found:
             if found is None:
                 logger.warning(
@@ -166,13 +190,20 @@ class Run:
                 self._push(plan_end(folder, state.global_step), state, step, is_save=True)
         self._remove_branches()
 
-    def learn(self, seen: dict[str, Any]) -> None:
+    def learn(self, state: Any, seen: dict[str, Any]) -> None:
+        """Gathers the facts of a Trainer.
+
+        Args:
+            state: Its `TrainerState`.
+            seen: What the Trainer hands to callbacks: model, processing class, data loaders.
+        """
+        self._state = weakref.ref(state)
         self.facts.learn(self.args, self.engine.hub_model_id, self.engine.target.revision, seen)
 
     def push_what_was_said(self, state: Any) -> None:
         """Queues the card, with what a script has said about the model after its training."""
         if not self.is_training and self.engine.pushes:
-            self._push(Plan("Update the model card", state.global_step), state, self.weights_step)
+            self._push(Plan("Update the model card", state.global_step), state, self.weights_of(state))
 
     def push_output_dir(self, state: Any, *, model_files: Collection[str], request: Request) -> Future[CommitInfo]:
         """Queues what a script's own `trainer.push_to_hub(...)` asks for.
@@ -182,7 +213,7 @@ class Run:
         """
         self._card_due = False
         plan = plan_output_dir(self.folder, model_files, state.global_step, request.message)
-        return self._push(plan, state, self.weights_step, request)
+        return self._push(plan, state, self.weights_of(state), request)
 
     def push_checkpoint(self, folder: str | Path, state: Any) -> Future[CommitInfo]:
         """Queues a checkpoint folder that a script names, under its own name with `all_checkpoints`.
@@ -193,7 +224,11 @@ class Run:
         checkpoint = find_checkpoint(folder, self.folder)
         plan = plan_checkpoint(self.settings.hub_strategy, checkpoint, state.global_step)
         plan = replace(plan, best=_best_saved(state))
-        return self._push(plan, state, weights_step(checkpoint, state), Request(self.engine.target_of(plan.step)))
+        weights = weights_step(checkpoint, state)
+        request = Request(self.engine.target_of(plan.step))
+        own = self.weights_of(state)
+        is_loaded = weights == (state.global_step if own is None else own)
+        return self._push(plan, state, weights, request, is_loaded=is_loaded)
 
     def is_due(self, folder: str | Path, state: Any) -> bool:
         """Whether a folder is the checkpoint of the step that training is at: its own event pushes it."""
@@ -225,7 +260,7 @@ class Run:
         plan = plan_evaluate(self.settings.hub_strategy, state.global_step, message)
         # With a branch for each save there is none for a card alone; `main` waits for the final model.
         if plan is not None and not (self.is_training and self.settings.has_revision_per_step):
-            self._push(plan, state, self.weights_step)
+            self._push(plan, state, self.weights_of(state))
 
     def _push(
         self,
@@ -234,12 +269,13 @@ class Run:
         weights_step: int | None = None,
         request: Request | None = None,
         is_save: bool = False,
+        is_loaded: bool = True,
     ) -> Future[CommitInfo]:
         readme = self._readme.bring_up(plan.parts[0].source if plan.parts else self.folder)
         replacements: dict[str, bytes] = {}
         if training_args.has_token(self.args):
             replacements[training_args.NAME] = training_args.without_tokens(self.args)
-        card = self.facts.at(state, weights_step, self.is_stopped)
+        card = self.facts.at(state, weights_step, self.is_stopped, is_loaded)
         return self.engine.push(
             plan, card=card, readme=readme, replacements=replacements, request=request, is_save=is_save
         )

@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from concurrent.futures import Future
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -68,12 +67,12 @@ def write_card(callback: Runs, trainer: Any, options: Mapping[str, Any]) -> Mode
         return None
     facts = facts_of(run, trainer)
     facts.say(options)
-    return facts.write(run.folder, trainer.state, run.weights_step, run.is_stopped)
+    return facts.write(run.folder, trainer.state, run.weights_of(trainer.state), run.is_stopped)
 
 
 def facts_of(run: Run, trainer: Any) -> CardFacts:
-    """The facts for the card, gathered from the Trainer itself where no training has told them."""
-    if not run.facts.setup:
+    """The facts for the card, gathered from the Trainer itself where no training of it has told them."""
+    if not run.knows(trainer.state):
         seen = {
             "model": trainer.model,
             "processing_class": trainer.processing_class,
@@ -82,7 +81,7 @@ def facts_of(run: Run, trainer: Any) -> CardFacts:
             "optimizer": trainer.optimizer,
             "lr_scheduler": trainer.lr_scheduler,
         }
-        run.learn(seen)
+        run.learn(trainer.state, seen)
     return run.facts
 
 
@@ -101,10 +100,10 @@ def push_output_dir(
         PushNotSent: with `on_error="raise"`, when it has not arrived.
     """
     run = run_on_main(callback, trainer)
-    target = callback.place_of(trainer.args)
     if run is not None and (name := _name_set_later(run, trainer)):
-        target = replace(target, repo_id=name)
-    request = read_request(target, said)
+        trainer.args.hub_model_id = name
+        run = callback.run_of(trainer.args)
+    request = read_request(callback.place_of(trainer.args), said)
     if hasattr(trainer.callback_handler, "on_push_begin"):  # since transformers 5
         trainer.callback_handler.on_push_begin(trainer.args, trainer.state, trainer.control)
     if run is not None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from huggingface_hub import hf_hub_download
-from transformers import BertForSequenceClassification, Trainer, TrainerCallback
+from transformers import BertForSequenceClassification, Trainer, TrainerCallback, get_cosine_schedule_with_warmup
 
 from hub_callbacks import HubSync, HubSyncCallback
 from hub_callbacks.card.formatting import measure
@@ -307,3 +307,71 @@ def test_a_loop_says_neither_that_it_was_resumed_nor_that_it_goes_on(hub, repo, 
     sync.close()
     assert "resumed" not in card_of(repo) and "in progress" not in card_of(repo)
     assert "**Length:** 7 steps" in card_of(repo)
+
+
+def cosine(optimizer: Any) -> Any:
+    return get_cosine_schedule_with_warmup(optimizer, 2, 8)
+
+
+@pytest.mark.parametrize(
+    ("make", "schedule", "shown"),
+    [
+        (lambda p: torch.optim.Adam(p, lr=5e-5), None, ["Adam (betas=(0.9, 0.999), eps=1e-08)"]),
+        (lambda p: torch.optim.AdamW(p, lr=5e-5, betas=(0.5, 0.6)), None, ["AdamW (betas=(0.5, 0.6), eps=1e-08)"]),
+        (lambda p: torch.optim.AdamW(p, lr=5e-5, weight_decay=0.25), None, ["| `weight_decay` | 0.25 |"]),
+        (lambda p: torch.optim.AdamW(p, lr=5e-5), cosine, ["cosine_schedule_with_warmup"]),
+        (
+            lambda p: torch.optim.AdamW(p, lr=5e-5),
+            lambda o: torch.optim.lr_scheduler.LambdaLR(o, lambda step: 1),
+            ["LambdaLR"],
+        ),
+    ],
+    ids=["Adam", "betas", "decay", "cosine", "lambda"],
+)
+def test_what_a_trainer_was_given_is_not_taken_for_what_its_arguments_say(
+    hub, repo, tmp_path, make, schedule, shown
+):
+    model, callback = classifier(), HubSyncCallback()
+    optimizer = make(model.parameters())
+    trainer = Trainer(
+        model,
+        arguments(tmp_path / repo, max_steps=2, weight_decay=0.125, warmup_steps=1),
+        train_dataset=TRAINING,
+        optimizers=(optimizer, schedule and schedule(optimizer)),
+        callbacks=[callback],
+    )
+    trainer.train()
+    callback.close()
+    card = card_of(repo).replace("\\_", "_")
+    assert [text for text in shown if text not in card] == []
+    assert "0.125" not in card and ("warmup_steps" in card) == (schedule is None)
+
+
+class EndsItself(TrainerCallback):
+    """Pushes on its own when training ends, before the callback under test hears of that."""
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.evaluate(TEST, metric_key_prefix="test")
+        self.trainer.push_to_hub("By another callback")
+
+
+def test_pushed_by_another_callback_when_training_ends(hub, api, repo, tmp_path):
+    other = EndsItself()
+    trainer, callback = trainer_of(tmp_path, repo, Judge(4, every=2), other, hub_always_push=True)
+    other.trainer = trainer
+    trainer.train()
+    callback.close()
+    commit = next(c.commit_id for c in api.list_repo_commits(f"local/{repo}") if c.title == "By another callback")
+    at_4 = next(row for row in trainer.state.log_history if row["step"] == 4 and "eval_loss" in row)
+    shown = headline(card_of(repo, commit))
+    assert shown["evaluation"]["Loss"] == measure("loss", at_4["eval_loss"]) == loss_of(repo, VALIDATION, tmp_path)
+
+
+def test_the_card_of_an_older_checkpoint_has_that_ones_numbers(hub, repo, tmp_path):
+    trainer, callback = trainer_of(tmp_path, repo, Judge(4, every=2), hub_strategy="all_checkpoints")
+    trainer.train()
+    trainer.evaluate()
+    trainer._push_from_checkpoint(str(tmp_path / repo / "checkpoint-2"))
+    callback.close()
+    assert headline(card_of(repo))[""]["Loss"] == loss_of(repo, VALIDATION, tmp_path)
+    assert "Measured after step 2" in card_of(repo)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
 from huggingface_hub import ModelCard
 from transformers import Trainer
 
-from hub_callbacks import HubSyncCallback
+from hub_callbacks import HubSyncCallback, HubSyncTrainer
 from models import Sentences, accuracy, arguments, classifier
 from runs import digests, download, on_hub, root_of, titles
 
@@ -78,3 +79,49 @@ def test_a_name_that_is_set_before_push_to_hub_counts(hub, api, repo, tmp_path, 
     ) or "hub_callbacks:begin training" in card.text
     assert "in progress" not in card.text
     assert titles(api, repo)[-1] == "End of training"
+
+
+def test_arguments_that_are_put_in_place_of_the_others_count(hub, api, repo, tmp_path):
+    callback = HubSyncCallback()
+    trainer = trainer_of(arguments(tmp_path / repo, max_steps=4), callback)
+    trainer.train()
+    trainer.args = copy.deepcopy(trainer.args)
+    trainer.args.hub_model_id = f"{repo}-other"
+    trainer.push_to_hub("Elsewhere")
+    callback.close()
+    assert titles(api, f"{repo}-other") == ["Elsewhere"] and "Elsewhere" not in titles(api, repo)
+
+
+def test_another_trainer_with_the_same_arguments_writes_no_card_for_a_model_that_is_not_its_own(
+    hub, api, repo, tmp_path
+):
+    args, callback = arguments(tmp_path / repo, max_steps=4), HubSyncCallback()
+    trainer_of(args, callback).train()
+    before = titles(api, repo)
+    trainer_of(args, callback, seed=7).evaluate()
+    callback.finish()
+    callback.close()
+    assert titles(api, repo) == before
+
+
+def test_a_trainer_that_pushes_after_another_one_has_its_own_card(hub, api, repo, tmp_path):
+    args, callback = arguments(tmp_path / repo, max_steps=4, learning_rate=0.5), HubSyncCallback()
+    one = trainer_of(args, callback)
+    one.train()
+    other = trainer_of(arguments(tmp_path / repo, max_steps=6, learning_rate=0.25), callback, seed=7)
+    other.train()
+    one.push_to_hub()
+    callback.close()
+    card = ModelCard.load(download(tmp_path, repo) / "README.md").text
+    assert "| `learning_rate` | 0.5 |" in card and "**Length:** 4 steps" in card
+
+
+def test_a_name_given_to_a_trainer_with_the_mixin_counts_from_then_on(hub, api, repo, tmp_path):
+    trainer = HubSyncTrainer(classifier(), arguments(tmp_path / repo, max_steps=4), train_dataset=Sentences())
+    trainer.train()
+    trainer.hub_model_id = f"local/{repo}-named"
+    for number in (1, 2):
+        trainer.push_to_hub(f"Push {number}", license="mit" if number == 1 else "apache-2.0")
+    trainer.hub_sync.close()
+    assert titles(api, f"{repo}-named") == ["Push 1", "Push 2"] and trainer.hub_model_id == f"local/{repo}-named"
+    assert f"# {repo}-named" in ModelCard.load(download(tmp_path, f"{repo}-named") / "README.md").text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from concurrent.futures import Future
 from typing import Any
@@ -141,3 +142,34 @@ def test_only_a_training_with_these_arguments_counts(tmp_path):
     one.add_callback(Before(2, lambda: seen.append((is_under_way(one.args), is_under_way(other.args)))))
     one.train()
     assert seen == [(True, False)]
+
+
+def test_a_train_that_a_library_has_wrapped(hub, api, repo, tmp_path, monkeypatch):
+    """Those that log by themselves do that, and hand on whatever comes."""
+    train = Trainer.train
+
+    @functools.wraps(train)
+    def logged(*args: Any, **options: Any) -> Any:
+        return train(*args, **options)
+
+    monkeypatch.setattr(Trainer, "train", logged)
+    callback = HubSyncCallback()
+    trainer = trainer_of(tmp_path / repo, Before(5, interrupt), callback)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert isinstance(trainer.push_to_hub(), CommitInfo)
+    callback.close()
+    assert titles(api, repo)[:2] == ["Training in progress, step 2", "Training in progress, step 4"]
+    assert "Training was stopped: step 5 of 8" in card_of(repo)
+
+
+def test_a_name_that_is_set_after_ctrl_c_counts_for_the_next_training(hub, api, repo, tmp_path):
+    callback, stop = HubSyncCallback(), Before(3, interrupt)
+    trainer = trainer_of(tmp_path / repo, stop, callback)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    stop.action = lambda: None
+    trainer.args.hub_model_id = f"{repo}-new"
+    trainer.train()
+    callback.close()
+    assert titles(api, f"{repo}-new")[-1] == "End of training" and "End of training" not in titles(api, repo)
