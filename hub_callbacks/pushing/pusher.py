@@ -51,6 +51,7 @@ logger = logging.getLogger(__name__)
 TRY_NEW_AFTER = 60.0
 """Seconds of waiting for a Hub that is away after which something new is tried."""
 LOOK_FOR_TOKEN_EVERY = 15.0  # seconds, while pushes wait for a token that is accepted
+NOTE_AGAIN_EVERY = 30.0  # seconds: a full disk cannot take what is noted of a push's files
 
 
 @dataclass
@@ -73,6 +74,8 @@ class Pusher:
     _lock: BaseFileLock | None = None
     _waits_for_other: set[str] = field(default_factory=set)
     _read_besides: int = 0
+    _unnoted: set[str] = field(default_factory=set)
+    _note_after: float = 0.0
 
     def run(self) -> None:
         """Sends until `control` ends it. Waits for its turn where another process sends from this outbox."""
@@ -250,7 +253,10 @@ class Pusher:
                 self._known[push.id] = Known()
                 if may_be_torn(push):
                     self._look_for_damage(push)
-            threading.Thread(target=self._secure, args=(new,), daemon=True).start()
+        late = [push for push in pending if push.id in self._unnoted and time.monotonic() > self._note_after]
+        if new or late:
+            self._note_after = time.monotonic() + NOTE_AGAIN_EVERY
+            threading.Thread(target=self._secure, args=(new + late,), daemon=True).start()
         return bool(new)
 
     def _secure(self, pushes: list[Push]) -> None:
@@ -264,10 +270,12 @@ class Pusher:
         for push in pushes:
             try:
                 note_content(push, self._count_read)
-            except FileNotFoundError:
-                pass  # sent already
             except OSError as error:
-                logger.warning("what is in push %s could not be noted: %s", push.id, error)
+                if push.folder.exists() and push.id not in self._unnoted:
+                    self._unnoted.add(push.id)
+                    logger.warning("what is in push %s cannot be noted yet: %s", push.id, error)
+            else:
+                self._unnoted.discard(push.id)
 
     def _flush(self, push: Push) -> None:
         """

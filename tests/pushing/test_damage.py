@@ -17,11 +17,12 @@ import outboxes
 from hub_callbacks.checkpoints.files import LAST_CHECKPOINT
 from hub_callbacks.cli import app
 from hub_callbacks.localhub import Answer, Fault
-from hub_callbacks.outbox import durable, ledger
+from hub_callbacks.outbox import content, durable, ledger
 from hub_callbacks.outbox.content import NOTED
 from hub_callbacks.outbox.durable import DURABLE
 from hub_callbacks.outbox.push import CARD, MODEL
 from hub_callbacks.outbox.snapshot import COPY_BELOW, freeze
+from hub_callbacks.pushing import pusher
 from hub_callbacks.pushing.files import changed_slots
 from pushing.test_pusher import Sender, sha
 from savers import wait_until
@@ -75,6 +76,26 @@ def test_a_changed_time_is_no_changed_file(sender, hub, large):
             os.utime(file)
     assert sender.states() == {push.id: ledger.DONE}
     assert sender.there()["weights.bin"] == sha(b"whole".ljust(LARGE, b"."))
+    assert exit_codes(sender) == [0, 0]
+
+
+def test_what_a_full_disk_could_not_note_is_noted_when_it_can(sender, hub, large, monkeypatch):
+    real, is_full = content.replace_file, threading.Event()
+
+    def full(path: Path, text: bytes) -> None:
+        if path.name == NOTED and not is_full.is_set():
+            is_full.set()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(path, text)
+
+    monkeypatch.setattr(content, "replace_file", full)
+    monkeypatch.setattr(pusher, "NOTE_AGAIN_EVERY", 0)
+    monkeypatch.setattr(pusher, "TRY_NEW_AFTER", 0.05)  # between two looks at the house while the Hub is away
+    push = sender.put({MODEL: large(b"whole")})
+    with away(sender, hub, push):  # until it is noted
+        for file in files_of(push):
+            os.utime(file)
+    assert is_full.is_set() and sender.states() == {push.id: ledger.DONE}
     assert exit_codes(sender) == [0, 0]
 
 
