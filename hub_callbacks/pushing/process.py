@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import IO
 
 from ..outbox import ledger
+from ..outbox.content import note_content
 from ..outbox.control import LOG, STALLED, Control, Orders
 from ..outbox.queue import Outbox
 from .redaction import hide
@@ -152,6 +153,15 @@ def _say_why(outbox: Outbox, error: Exception, control: Control) -> None:
     except OSError as trouble:  # of the disk; it may be what has ended the pusher
         logger.warning("what waits could not be looked at: %s", trouble)
     control.report()
+
+
+def note_all(root: Path) -> None:
+    """Notes what is in all pushes of an outbox, where no pusher runs that does."""
+    for push in Outbox(root).pending():
+        try:
+            note_content(push)
+        except OSError as error:  # it was sent by somebody, or the disk is full
+            logger.warning("what is in push %s cannot be noted: %s", push.id, error)
 
 
 def push_all(outbox: Outbox, control: Control) -> None:

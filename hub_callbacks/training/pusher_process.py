@@ -21,7 +21,7 @@ from typing import IO
 
 from ..outbox.control import LOG, STALLED, Control, Orders
 from ..outbox.queue import Outbox
-from ..pushing.process import push_all
+from ..pushing.process import note_all, push_all
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +56,7 @@ class PusherProcess:
         self.sent = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None
+        self._noting: threading.Thread | None = None
         self._control = _ThreadControl(on_news, orders)
         self._lock = threading.Lock()
         self._deaths: list[float] = []
@@ -91,6 +92,14 @@ class PusherProcess:
             if self._may_start():
                 self._start()
             self._tell(b"new\n")
+        if self.is_given_up:
+            self._note_what_waits()
+
+    def _note_what_waits(self) -> None:
+        """Nobody sends what waits, perhaps for long: what is in it is noted from here, aside from the training."""
+        if self._noting is None or not self._noting.is_alive():
+            self._noting = threading.Thread(target=note_all, args=(self._outbox.root,), daemon=True)
+            self._noting.start()
 
     def _may_start(self) -> bool:
         return not (self.is_alive or self._stopping or self._died_too_often)
@@ -216,6 +225,7 @@ class PusherProcess:
                 self._outbox.root / LOG,
                 self._outbox.root,
             )
+            self._note_what_waits()
         self._hear(b"")
 
     def _hear(self, line: bytes) -> None:

@@ -21,6 +21,7 @@ import interpreters
 from hub_callbacks.errors import PushNotSent
 from hub_callbacks.localhub import Fault, Hang
 from hub_callbacks.outbox import ledger
+from hub_callbacks.outbox.content import NOTED
 from hub_callbacks.outbox.control import STALLED, Orders
 from hub_callbacks.outbox.queue import Outbox
 from hub_callbacks.pushing import process as pusher_process
@@ -121,7 +122,9 @@ def test_a_pusher_that_dies_again_and_again_is_given_up_and_the_end_does_not_wai
         assert not run.engine.wait()
         run.save(2)
         assert not run.engine._pusher.is_alive
-    assert [push.message for push in run.engine.outbox.pending()][-2:] == ["step 1", "step 2"]
+    waiting = run.engine.outbox.pending()[-2:]
+    assert [push.message for push in waiting] == ["step 1", "step 2"]
+    wait_until(lambda: all((push.folder / NOTED).exists() for push in waiting))  # a changed time is no loss then
 
 
 def test_signals_that_batch_systems_send_to_all_processes_end_no_pusher(run, hub):
