@@ -6,8 +6,13 @@ from typing import Any
 
 from .facts import CardOptions
 
+_OF_EACH_CLASS = {f"eval_f1_class_{number}": 0.9 for number in range(20)}
 _EVALUATIONS = [
-    {"step": step, "epoch": step / 10, "metrics": {"eval_loss": 1 / step, "eval_accuracy": 1 - 1 / step}}
+    {
+        "step": step,
+        "epoch": step / 10,
+        "metrics": {"eval_loss": 1 / step, "eval_accuracy": 1 - 1 / step, **_OF_EACH_CLASS},
+    }
     for step in range(10, 260, 10)
 ]
 

@@ -200,7 +200,7 @@ def test_a_template_is_tried_with_everything_that_a_card_can_show():
     values = view(
         example.SETUP, example.PROGRESS, example.OPTIONS, metadata.data, evaluations, picture="curves.png"
     )
-    assert all(values.values()) and all(values["results"].values()), values
+    assert all(values.values()) and all(values["results"].values()) and values["headline"]["others"], values
     assert not metadata.problems
 
 

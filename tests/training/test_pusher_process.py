@@ -281,6 +281,7 @@ def test_an_output_dir_that_was_deleted_does_not_come_back(run, tmp_path, caplog
     run.save(1)
     assert run.engine.wait()
     pusher = pusher_of(run)
+    wait_until(lambda: not any(run.engine.outbox.staging.iterdir()))  # what was sent is gone
     shutil.rmtree(run.output_dir)
     wait_until(lambda: not is_running(pusher))
     wait_until(lambda: not run.engine._pusher.is_alive)
