@@ -74,8 +74,7 @@ class Pusher:
     _lock: BaseFileLock | None = None
     _waits_for_other: set[str] = field(default_factory=set)
     _read_besides: int = 0
-    _unnoted: set[str] = field(default_factory=set)
-    _note_after: float = 0.0
+    _note_again: dict[str, float] = field(default_factory=dict)  # push -> when, by the monotonic clock
 
     def run(self) -> None:
         """Sends until `control` ends it. Waits for its turn where another process sends from this outbox."""
@@ -253,9 +252,10 @@ class Pusher:
                 self._known[push.id] = Known()
                 if may_be_torn(push):
                     self._look_for_damage(push)
-        late = [push for push in pending if push.id in self._unnoted and time.monotonic() > self._note_after]
+        now = time.monotonic()
+        late = [push for push in pending if self._note_again.get(push.id, now) < now]
+        self._note_again |= {push.id: now + NOTE_AGAIN_EVERY for push in late}
         if new or late:
-            self._note_after = time.monotonic() + NOTE_AGAIN_EVERY
             threading.Thread(target=self._secure, args=(new + late,), daemon=True).start()
         return bool(new)
 
@@ -271,11 +271,11 @@ class Pusher:
             try:
                 note_content(push, self._count_read)
             except OSError as error:
-                if push.folder.exists() and push.id not in self._unnoted:
-                    self._unnoted.add(push.id)
+                if push.folder.exists() and push.id not in self._note_again:
+                    self._note_again[push.id] = time.monotonic() + NOTE_AGAIN_EVERY
                     logger.warning("what is in push %s cannot be noted yet: %s", push.id, error)
             else:
-                self._unnoted.discard(push.id)
+                self._note_again.pop(push.id, None)
 
     def _flush(self, push: Push) -> None:
         """

@@ -23,6 +23,7 @@ from hub_callbacks.checkpoints.files import LAST_CHECKPOINT
 from hub_callbacks.hub.repository import Repository, facts_of
 from hub_callbacks.localhub import Answer, Fault, Hang, LoseResponse
 from hub_callbacks.outbox import ledger
+from hub_callbacks.outbox.content import NOTED
 from hub_callbacks.outbox.control import Control, Orders, Stalled
 from hub_callbacks.outbox.push import MODEL, Target
 from hub_callbacks.outbox.queue import Outbox
@@ -278,17 +279,19 @@ def test_what_is_saved_meanwhile_is_worth_a_try_after_a_while(sender, waiting_lo
 
 
 def test_a_refused_outbox_that_was_deleted_does_not_come_back(sender, hub, monkeypatch):
-    monkeypatch.setattr(pusher_module, "LOOK_FOR_TOKEN_EVERY", 0.1)
-    sender.put({MODEL: b"1"})
+    push = sender.put({MODEL: b"1"})
     pusher = sender.pusher()
     pusher.control.drain = False
-    thread = threading.Thread(target=pusher.run)
-    with hub.inject(Fault("*", Answer(403))):
-        thread.start()
-        wait_until(lambda: ledger.REFUSED in sender.states().values())
+
+    def delete_meanwhile(seconds: float) -> None:
+        assert ledger.REFUSED in sender.states().values()
+        wait_until((push.folder / NOTED).exists)  # nothing is written from aside any more
         shutil.rmtree(sender.outbox.root)
-        thread.join(60)
-    assert not thread.is_alive() and not sender.outbox.root.exists()
+
+    monkeypatch.setattr(pusher.control, "sleep", delete_meanwhile)
+    with hub.inject(Fault("*", Answer(403))):
+        pusher.run()
+    assert pusher.control.stop and not sender.outbox.root.exists()
 
 
 def test_what_is_read_to_note_it_is_no_progress_of_an_upload(sender, hub, weights, tmp_path):
