@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from huggingface_hub import CommitInfo, ModelCard
 
     from .training.run import Run
-    from .training.summary import PushInProgress
 
 
 class HubSyncTrainerMixin(HubVerbs):
@@ -31,6 +30,8 @@ class HubSyncTrainerMixin(HubVerbs):
 
     Attributes:
         hub_model_id: The repository; with its owner as soon as the Hub has said it.
+        push_in_progress: What is queued or under way, with `is_done()` and `wait_until_done()`; `None` when
+            nothing is.
 
     Example:
 
@@ -42,7 +43,6 @@ class HubSyncTrainerMixin(HubVerbs):
     """
 
     args: Any
-    _given_hub_model_id: str | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         args, kwargs = with_callback(HubSyncCallback, super().__init__, args, kwargs)
@@ -55,30 +55,6 @@ class HubSyncTrainerMixin(HubVerbs):
         if callback is None:
             raise RuntimeError("the HubSyncCallback of this Trainer was removed, and its Hub methods need it")
         return callback
-
-    @property
-    def hub_model_id(self) -> str | None:
-        run = self._run
-        return self._given_hub_model_id if run is None else run.engine.hub_model_id
-
-    @hub_model_id.setter
-    def hub_model_id(self, value: str | None) -> None:
-        self._given_hub_model_id = value
-        run = self._run
-        if run is not None and value is not None and value not in run.names:
-            self.args.hub_model_id = value
-
-    @property
-    def _push_in_progress(self) -> PushInProgress | None:
-        """What is queued or under way, with `is_done()` and `wait_until_done()`; `None` when nothing is."""
-        run = self._run
-        return None if run is None else run.engine.push_in_progress or None
-
-    @_push_in_progress.setter
-    def _push_in_progress(self, value: Any) -> None:
-        """The engine knows better: what is assigned is forgotten."""
-
-    push_in_progress = _push_in_progress
 
     @property
     def _run(self) -> Run | None:

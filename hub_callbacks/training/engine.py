@@ -43,6 +43,8 @@ logger = logging.getLogger(__name__)
 
 ANSWER_WITHIN = 60.0
 """Seconds that training waits before step 1 for whose model is in the repository, where the settings need that."""
+CONNECT_WITHIN = 10.0
+"""Seconds that reading `trainer.hub_model_id` before or after a training waits for the repository, at most."""
 TRY_AGAIN_EVERY = 30.0
 """Seconds between two tries to put a save into an outbox whose disk did not take it."""
 HURRY_EVERY = 10.0
@@ -90,7 +92,7 @@ class Engine:
         self.target = target_of_run(settings)
         self.outbox = Outbox(settings.outbox)
         self.world_size: int | None = None
-        self.hub_model_id = settings.hub_model_id
+        self.hub_model_id = self._known_name()
         self.pushes: list[Future[CommitInfo]] = []
         self.seconds_in_training = 0.0
         self.wait_at_exit = False
@@ -131,6 +133,16 @@ class Engine:
         """
         with self._futures.news:  # no news of it before it is known which it is
             self._creation = self._ask(CreateRepository(), "create the repository", target or self.target)
+
+    def _known_name(self) -> str:
+        """The repository, with its owner where the Hub has told an earlier process that pushed from here."""
+        from ..hub.client import address
+
+        return self.outbox.places.name_of(address(), self.settings.hub_model_id)
+
+    def wait_until_connected(self) -> None:
+        """Waits for the Hub's answer whether the repository is there; not for a Hub that is away."""
+        self._answer(self._creation, CONNECT_WITHIN, is_patient=False)
 
     def connect(self, token: str | None = None) -> None:
         """Has the repository created, if that was not asked for yet, or with another token.
@@ -178,7 +190,7 @@ class Engine:
             self._creation = self._ask(LookForOtherRun(), "look whose model is there", self.target)
         if policy == "continue":
             return
-        answer = self._answer(self._creation)
+        answer = self._answer(self._creation, ANSWER_WITHIN)
         if answer is not None and answer.foreign is None:
             return
         where = self.target.place
@@ -197,14 +209,21 @@ class Engine:
             own_branch,
         )
 
-    def _answer(self, question: str | None) -> ledger.Entry | None:
-        """What the pusher says to a question; `None` when it cannot."""
-        until = time.monotonic() + ANSWER_WITHIN
-        while question is not None and time.monotonic() < until:
+    def _answer(self, question: str | None, seconds: float, is_patient: bool = True) -> ledger.Entry | None:
+        """What the pusher says to a question; `None` when it cannot.
+
+        Args:
+            seconds: To wait at most.
+            is_patient: Whether a Hub is waited for that is away.
+        """
+        until = time.monotonic() + seconds
+        while question is not None and not self.is_closed and time.monotonic() < until:
             self.read_news()
             entry = self._futures.of(question)
-            if entry is not None and entry.state in (ledger.DONE, ledger.REFUSED):
-                return entry if entry.state == ledger.DONE else None
+            if entry is not None and entry.state == ledger.DONE:
+                return entry
+            if entry is not None and (entry.state == ledger.REFUSED or (entry.why and not is_patient)):
+                return None
             self._futures.wait_for_news(LOOK_EVERY)
         return None
 

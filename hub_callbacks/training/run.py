@@ -95,6 +95,10 @@ class Run:
         """Whether its facts are of the Trainer with this `TrainerState`; several may push to one place."""
         return self._state is not None and self._state() is state
 
+    def may_be_of(self, state: Any) -> bool:
+        """Whether it is the run of the Trainer with this `TrainerState`, as far as it has seen one."""
+        return self._state is None or self.knows(state)
+
     def weights_of(self, state: Any) -> int | None:
         """The step of the weights that a Trainer holds; `None` where that is the one that its training is at.
 

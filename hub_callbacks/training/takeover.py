@@ -2,8 +2,9 @@
 in: `callback` is above this module).
 
 With `push_to_hub=True` the Trainer calls `init_hf_repo()`, which needs a network, before any callback hears
-of it; it pushes at each save; and scripts call `trainer.push_to_hub(**kwargs)` at the end. For a Trainer
-with the callback these calls do the same by way of the outbox. All other Trainers are left as they are.
+of it; it pushes at each save; and scripts call `trainer.push_to_hub(**kwargs)` at the end, and read
+`trainer.hub_model_id`. For a Trainer with the callback these do the same by way of the outbox. All other Trainers
+are left as they are.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ def install(find: Find) -> None:
         if not hasattr(original, "_hub_callbacks_original"):
             ours = functools.partial(_init_hf_repo, find) if name == "init_hf_repo" else _ROUTES[name]
             setattr(Trainer, name, _route(original, ours, find))
+    for name, (read, assigned) in _ATTRIBUTES.items():
+        if name not in vars(Trainer):
+            setattr(Trainer, name, _Attribute(name, find, read, assigned))
 
 
 def add_to_every_trainer(kind: type) -> None:
@@ -90,11 +94,40 @@ def _route(original: Callable[..., Any], ours: Callable[..., Any], find: Find) -
     return method
 
 
+class _Attribute:
+    """An attribute that Trainers give themselves: with the callback its run knows the value.
+
+    Args:
+        name: Its name.
+        find: A Trainer → its callback.
+        read: The callback, the Trainer and what was assigned last → the value.
+        assigned: Told of the callback, the Trainer and the value that is assigned.
+    """
+
+    def __init__(self, name: str, find: Find, read: Callable[..., Any], assigned: Callable[..., None]) -> None:
+        self._name, self._find, self._read, self._assigned = name, find, read, assigned
+
+    def __get__(self, trainer: Any, kind: type) -> Any:
+        if trainer is None:
+            return self
+        callback, own = self._find(trainer), vars(trainer)
+        if callback is not None:
+            return self._read(callback, trainer, own.get(self._name))
+        if self._name not in own:
+            raise AttributeError(f"{kind.__name__!r} object has no attribute {self._name!r}")
+        return own[self._name]
+
+    def __set__(self, trainer: Any, value: Any) -> None:
+        vars(trainer)[self._name] = value
+        callback = self._find(trainer)
+        if callback is not None:
+            self._assigned(callback, trainer, value)
+
+
 def _init_hf_repo(
     find: Find, callback: Any, trainer: Any, token: str | None = None, private: bool | None = None
 ) -> None:
     """As the Trainer calls it when it is made; for `private` there is `hub_private_repo`."""
-    trainer.push_in_progress = None
     # Subclasses override these (sentence-transformers does); what stands on the instance goes first.
     for name in ("_push_from_checkpoint", "_finish_current_push"):
         setattr(trainer, name, _OnInstance(trainer, name, find))
@@ -123,6 +156,9 @@ class _OnInstance:
 
 def _create_model_card(callback: Any, trainer: Any, *args: Any, **options: Any) -> Any:
     """For scripts that end with it where they were not told to push: the callback pushes all the same."""
+    if len(args) > len(OPTIONS):
+        raise TypeError(f"create_model_card() takes at most {len(OPTIONS)} arguments, and {len(args)} were given")
+    _check_keywords("create_model_card", trainer, options)
     options = dict(zip(OPTIONS, args, strict=False)) | options
     card = trainer_verbs.write_card(callback, trainer, _sayable(options))
     run = trainer_verbs.run_on_main(callback, trainer)
@@ -139,18 +175,45 @@ def _push_to_hub(
     token: str | None = None,
     revision: str | None = None,
     private: bool | None = None,
+    *,
+    commit_description: str | None = None,
+    create_repo: bool = True,
+    delete_existing_repo: bool = False,
+    run_as_future: bool = False,
     **card: Any,
 ) -> Any:
-    """With the meaning that the keywords have in the Trainer: `tags` are the card's, and no Git tags."""
+    """The parameters of `HubVerbs.push_to_hub` in the order that those of the Trainer have, and with their meaning
+    there: `tags` are the card's, and no Git tags."""
+    _check_keywords("push_to_hub", trainer, card)
     said = {
         "commit_message": commit_message,
         "blocking": blocking,
         "token": token,
         "revision": revision,
         "private": private,
+        "commit_description": commit_description,
+        "create_repo": create_repo,
+        "delete_existing_repo": delete_existing_repo,
+        "run_as_future": run_as_future,
         "card": _sayable(card),
     }
     return trainer_verbs.push_output_dir(callback, trainer, said, to_library=card)
+
+
+def _check_keywords(verb: str, trainer: Any, options: Mapping[str, Any]) -> None:
+    """
+    Raises:
+        TypeError: for what neither this package nor the `create_model_card` of the Trainer's class knows.
+    """
+    theirs = inspect.signature(type(trainer).create_model_card).parameters
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in theirs.values()):
+        return
+    for name in options:
+        if name not in theirs and name not in OPTIONS:
+            raise TypeError(
+                f"{verb}() got an unexpected keyword argument {name!r}. Nothing was saved or pushed. What can be "
+                f"said of the model is {', '.join(dict.fromkeys([*OPTIONS, *list(theirs)[1:]]))}."
+            )
 
 
 def _sayable(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -166,6 +229,15 @@ def _sayable(options: Mapping[str, Any]) -> dict[str, Any]:
     return sayable
 
 
+def _forget(callback: Any, trainer: Any, value: Any) -> None:
+    """The engine knows better than what is assigned."""
+
+
+_ATTRIBUTES: dict[str, tuple[Callable[..., Any], Callable[..., None]]] = {
+    "hub_model_id": (trainer_verbs.repository_of, trainer_verbs.name_repository),
+    "push_in_progress": (trainer_verbs.push_in_progress, _forget),
+    "_push_in_progress": (trainer_verbs.push_in_progress, _forget),
+}
 _ROUTES: dict[str, Callable[..., Any]] = {
     "create_model_card": _create_model_card,
     "_push_from_checkpoint": trainer_verbs.push_from_checkpoint,

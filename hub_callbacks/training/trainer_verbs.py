@@ -21,6 +21,8 @@ from .run import Run
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo, ModelCard
 
+    from .summary import PushInProgress
+
 
 class Runs(Protocol):
     """What of a `HubSyncCallback` is needed here: the runs of the Trainers that it was given to."""
@@ -38,6 +40,36 @@ class Runs(Protocol):
 def run_on_main(callback: Runs, trainer: Any) -> Run | None:
     """The run, on the world's main process."""
     return callback.run_of(trainer.args) if trainer.is_world_process_zero() else None
+
+
+def repository_of(callback: Runs, trainer: Any, assigned: str | None) -> str | None:
+    """The repository of a Trainer, with its owner as soon as that is known.
+
+    With `push_to_hub=True` the stock Trainer has made the repository in its `__init__`, and scripts go on with it
+    at once (`create_branch` ...): before and after a training, the Hub's first answer is waited for.
+
+    Args:
+        assigned: What the Trainer or a script has called it last.
+    """
+    run = callback.known_run(trainer.args)
+    if run is None or not run.may_be_of(trainer.state):
+        return assigned
+    if trainer.args.push_to_hub and not trainer.is_in_train:
+        run.engine.wait_until_connected()
+    return run.engine.hub_model_id
+
+
+def name_repository(callback: Runs, trainer: Any, name: str | None) -> None:
+    """A script calls the repository of a Trainer something else: the next push goes there."""
+    run = callback.known_run(trainer.args)
+    if name is not None and run is not None and name not in run.names:
+        trainer.args.hub_model_id = name
+
+
+def push_in_progress(callback: Runs, trainer: Any, assigned: Any) -> PushInProgress | None:
+    """What is queued or under way, with `is_done()` and `wait_until_done()`; `None` when nothing is."""
+    run = callback.known_run(trainer.args)
+    return None if run is None else run.engine.push_in_progress or None
 
 
 def connect(callback: Runs, trainer: Any, token: str | None = None) -> None:
@@ -100,9 +132,6 @@ def push_output_dir(
         PushNotSent: with `on_error="raise"`, when it has not arrived.
     """
     run = run_on_main(callback, trainer)
-    if run is not None and (name := _name_set_later(run, trainer)):
-        trainer.args.hub_model_id = name
-        run = callback.run_of(trainer.args)
     request = read_request(callback.place_of(trainer.args), said)
     if hasattr(trainer.callback_handler, "on_push_begin"):  # since transformers 5
         trainer.callback_handler.on_push_begin(trainer.args, trainer.state, trainer.control)
@@ -125,12 +154,6 @@ def push_output_dir(
     run.engine.finish(show=not trainer.args.disable_tqdm)
     trainer.hub_model_id = run.engine.hub_model_id
     return future.result() if future.exception() is None else None
-
-
-def _name_set_later(run: Run, trainer: Any) -> str | None:
-    """The repository that a script has put into `trainer.hub_model_id`, if it is another one."""
-    name: str | None = getattr(trainer, "hub_model_id", None)
-    return None if name in run.names else name
 
 
 def push_from_checkpoint(callback: Runs, trainer: Any, checkpoint_folder: str | Path) -> Future[CommitInfo] | None:

@@ -13,8 +13,8 @@ from models import Sentences, accuracy, arguments, classifier, tokenizer
 from runs import below, digests, download, on_hub, root_of, titles
 
 
-class HubIntegratedTrainer(HubSyncTrainer):
-    """Pushes by itself: when it is made, at each save and evaluation, and when training is over."""
+class PushesByItself:
+    """When it is made, at each save and evaluation, and when training is over."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -54,8 +54,16 @@ class HubIntegratedTrainer(HubSyncTrainer):
         self._push_from_checkpoint(os.path.join(self.args.output_dir, f"checkpoint-{self.state.global_step}"))
 
 
-def make(output_dir, callbacks=None, **changes):
-    return HubIntegratedTrainer(
+class HubIntegratedTrainer(PushesByItself, HubSyncTrainer):
+    pass
+
+
+class StockTrainer(PushesByItself, Trainer):
+    """It has the callback, and nothing else."""
+
+
+def make(output_dir, callbacks=None, kind=HubIntegratedTrainer, **changes):
+    return kind(
         classifier(),
         arguments(output_dir, **({"eval_strategy": "steps", "eval_steps": 2, "max_steps": 4} | changes)),
         train_dataset=Sentences(),
@@ -67,16 +75,25 @@ def make(output_dir, callbacks=None, **changes):
 
 
 @pytest.mark.parametrize("push_to_hub", [True, False])
-def test_the_whole_example(hub, api, repo, tmp_path, push_to_hub):
+@pytest.mark.parametrize("kind", [HubIntegratedTrainer, StockTrainer])
+def test_the_whole_example(hub, api, repo, tmp_path, kind, push_to_hub):
     hub.clear_requests()
-    trainer = make(tmp_path / repo, hub_strategy="checkpoint", push_to_hub=push_to_hub, hub_token=hub.token)
+    callback = HubSyncCallback()
+    given = {"hub_strategy": "checkpoint", "push_to_hub": push_to_hub, "hub_token": hub.token}
+    trainer = make(tmp_path / repo, [callback], kind, **given)
     trainer.train()
-    trainer.hub_sync.close()
+    callback.close()
     assert trainer.hub_model_id == f"local/{repo}" and trainer._push_in_progress is None
     # One repository, and no title twice.
     assert [m.id for m in api.list_models(author="local") if m.id.startswith(f"local/{repo}")] == [f"local/{repo}"]
     made = titles(api, repo)
     assert len(made) == len(set(made))
+    if kind is StockTrainer:  # tags are of the card alone there, and what waits gives way to what is newer
+        assert made[-1] == "Training complete" and api.list_repo_refs(f"local/{repo}").tags == []
+        assert api.list_repo_commits(f"local/{repo}")[0].message == "All of it."
+        card = ModelCard.load(download(tmp_path, repo) / "README.md")
+        assert card.data.license == "apache-2.0" and "v1.0.0" in card.data.tags and "# Seed example" in card.text
+        return
     # The save of a step comes after its evaluation; the newest save takes over from those that wait.
     assert [t for t in made if t.startswith("Evaluation")] == ["Evaluation at step 2", "Evaluation at step 4"]
     assert made[-1] == "Training complete"

@@ -6,18 +6,20 @@ import inspect
 import json
 import pickle
 import shutil
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate.state import GradientState
 from huggingface_hub import CommitInfo, ModelCard
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 
 from cards import SAID, is_on, values
 from hub_callbacks import HubSyncCallback, SettingsError
 from hub_callbacks.callback import find
-from hub_callbacks.training import takeover
+from hub_callbacks.localhub import Answer, Fault
+from hub_callbacks.training import engine, takeover
 from hub_callbacks.training.card_facts import OPTIONS
 from models import Sentences, accuracy, arguments, classifier
 from runs import digests, download, on_hub, root_of, titles, train
@@ -186,8 +188,111 @@ def test_a_trainer_without_the_callback_is_left_as_it_is(hub, api, repo, tmp_pat
         arguments(tmp_path / repo, push_to_hub=True, hub_strategy="end", hub_token=hub.token),
         train_dataset=Sentences(),
     )
+    assert trainer.push_in_progress is None and not hasattr(trainer, "_push_in_progress")
     assert trainer.hub_model_id == f"local/{repo}"  # asked for at once, by the Trainer itself
     assert api.repo_exists(f"local/{repo}")
+
+
+def test_the_repository_is_there_with_its_owner_when_a_script_asks_for_it(hub, api, repo, tmp_path):
+    """As with the Trainer's own, which has made it in its `__init__`."""
+    trainer, callback = script(tmp_path, repo)
+    api.create_branch(trainer.hub_model_id, branch="v1.0")
+    assert trainer.hub_model_id == f"local/{repo}"
+    commit = trainer.push_to_hub(revision="v1.0")
+    callback.close()
+    assert api.list_repo_commits(f"local/{repo}", revision="v1.0")[0].commit_id == commit.oid
+
+
+def test_the_repository_has_its_owner_without_a_question_where_an_earlier_run_has_asked(hub, repo, tmp_path):
+    for push_to_hub in (True, False):
+        args = arguments(tmp_path / repo, push_to_hub=push_to_hub)
+        callback = HubSyncCallback()
+        trainer = Trainer(classifier(), args, train_dataset=Sentences(), callbacks=[callback])
+        assert trainer.hub_model_id == f"local/{repo}"
+        callback.close()
+
+
+def test_nobody_waits_for_the_repository_of_a_hub_that_is_away(hub, repo, tmp_path, monkeypatch):
+    monkeypatch.setattr(engine, "CONNECT_WITHIN", float("inf"))
+    hub.stop()
+    try:
+        trainer, callback = script(tmp_path, repo)
+        assert trainer.hub_model_id == repo
+    finally:
+        hub.start()
+    callback.close()
+
+
+def test_a_training_never_waits_for_the_repository(hub, repo, tmp_path, monkeypatch):
+    class Reads(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            seen.append(trainer.hub_model_id)
+
+    seen: list[str] = []
+    trainer, callback = script(tmp_path, repo, max_steps=1)
+    trainer.add_callback(Reads())
+    monkeypatch.setattr(engine.Engine, "wait_until_connected", lambda self: pytest.fail("it waits"))
+    trainer.train()
+    callback.close()
+    assert seen in ([repo], [f"local/{repo}"])
+
+
+def test_what_is_under_way_can_be_asked_for(hub, repo, tmp_path):
+    trainer, callback = script(tmp_path, repo)
+    with hub.inject(Fault("commit", Answer(503))):
+        future = trainer.push_to_hub(blocking=False)
+        trainer._push_in_progress = None  # as a class of one's own may set it
+        assert not trainer._push_in_progress.is_done() and not trainer.push_in_progress.is_done()
+    trainer._push_in_progress.wait_until_done()
+    assert future.done() and trainer._push_in_progress is None and trainer.push_in_progress is None
+    callback.close()
+
+
+def test_without_create_repo_a_missing_repository_stays_missing(hub, api, repo, tmp_path):
+    trainer, callback = script(tmp_path, repo)
+    trainer.push_to_hub()
+    api.delete_repo(f"local/{repo}")
+    assert trainer.push_to_hub(create_repo=False) is None
+    assert "create_repo=False" in callback.summary().why and not api.repo_exists(f"local/{repo}")
+    callback.close()
+
+
+def test_a_push_takes_the_whole_vocabulary(hub, api, repo, tmp_path):
+    trainer, callback = script(tmp_path, repo)
+    trainer.push_to_hub("First")
+    future = trainer.push_to_hub(
+        commit_message="Title",
+        commit_description="Text",
+        tags=["tiny"],
+        private=True,
+        token=hub.token,
+        create_repo=True,
+        revision="main",
+        delete_existing_repo=True,
+        run_as_future=True,
+    )
+    assert isinstance(future, Future)
+    callback.close()
+    newest, *others = api.list_repo_commits(f"local/{repo}")
+    assert (newest.commit_id, newest.title, newest.message) == (future.result().oid, "Title", "Text")
+    assert "First" not in [commit.title for commit in others] and api.model_info(f"local/{repo}").private
+    assert "tiny" in pushed(tmp_path, repo).data.tags and api.list_repo_refs(f"local/{repo}").tags == []
+
+
+@pytest.mark.parametrize("verb", ["push_to_hub", "create_model_card"])
+def test_a_mistyped_keyword_is_an_error_as_with_the_trainers_own(hub, repo, tmp_path, verb):
+    trainer, callback = script(tmp_path, repo)
+    with pytest.raises(TypeError, match=rf"{verb}\(\) got an unexpected keyword argument 'licence'.*license"):
+        getattr(trainer, verb)(licence="mit")
+    callback.close()
+    assert callback.pushes == [] and list((tmp_path / repo).glob("[!_]*")) == []
+
+
+def test_a_card_has_no_more_arguments_than_it_takes(hub, repo, tmp_path):
+    trainer, callback = script(tmp_path, repo)
+    with pytest.raises(TypeError, match="at most"):
+        trainer.create_model_card(*["en"] * (len(OPTIONS) + 1))
+    callback.close()
 
 
 @pytest.mark.parametrize("name", takeover.ROUTED)
