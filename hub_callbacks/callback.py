@@ -85,6 +85,8 @@ class HubSyncCallback(TrainerCallback):
         max_pending_bytes: Bytes that waiting pushes of deleted checkpoints may keep on disk.
         max_upload_memory: Bytes, about, that the process that pushes takes while it uploads (default 1 GiB).
         card_template: Path of a Jinja template to make the model card from.
+        eval_results: Metric → (dataset, task) of the benchmark on the Hub whose result it is: what the pushed
+            weights have scored is then shown on the model's page and the benchmark's leaderboard.
         hub_keep_last: Number of newest `checkpoint-N/` folders that stay on the Hub; the best stays, too.
         hub_keep_every: Checkpoints whose step is a multiple of it stay, too.
         hub_squash: Drop the history of the branch after each save, to free storage; not for `main`.
@@ -120,6 +122,7 @@ class HubSyncCallback(TrainerCallback):
         max_pending_bytes: int | None = None,
         max_upload_memory: int | None = None,
         card_template: str | None = None,
+        eval_results: dict[str, tuple[str, str]] | None = None,
         hub_keep_last: int | None = None,
         hub_keep_every: int | None = None,
         hub_squash: bool | None = None,
@@ -315,6 +318,8 @@ class HubSyncCallback(TrainerCallback):
             return
         if args.world_size == 1:
             run.engine.finish(show=not args.disable_tqdm)
+            if isinstance(run, Run) and not args.push_to_hub:  # else the script pushes once more, and says more
+                run.say_what_is_missing()
         else:
             # The other ranks may enter a collective next; the wait is when the script ends.
             run.engine.wait_at_exit = True

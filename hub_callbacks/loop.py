@@ -27,7 +27,7 @@ from .training.card_facts import CardFacts, accelerator_state, read_template
 from .training.engine import Engine
 from .training.final_model import weights_step
 from .training.plan import Plan, plan_checkpoint, plan_output_dir, stays_here
-from .training.request import Request, read_request
+from .training.request import Request, describes, read_request
 from .training.verbs import HubVerbs
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class HubSync(HubVerbs):
                 f"settings are given, so {', '.join(keywords)} cannot be: put them into the settings."
             )
         self.settings = settings or resolve(overrides=keywords)
-        self._facts = CardFacts(read_template(self.settings.card_template))
+        self._facts = CardFacts(read_template(self.settings.card_template), self.settings.eval_results)
         self._state = _LoopState()
         self._seen: dict[str, Any] = {}
         self.engine = Engine(self.settings)
@@ -202,7 +202,7 @@ class HubSync(HubVerbs):
             self.engine.use_token(request.token)
         self._learn_once()
         self._facts.say(request.card)
-        self._facts.add_tags(request.tags)
+        self._facts.add_tags(filter(describes, request.tags))
         folder = self.settings.output_dir
         weights = {file for file in list_files(folder, stays_here) if is_weights(file)}
         plan = plan_output_dir(folder, weights, self._state.global_step, request.message)

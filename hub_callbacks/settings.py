@@ -72,6 +72,9 @@ class Settings:
         max_upload_memory: Bytes, about, that the process that pushes takes while it uploads. A smaller number also
             means fewer connections: seven with the default of 1 GiB, one with the least, 400 MB.
         card_template: A Jinja template to make the model card from; `None` takes the package's own.
+        eval_results: Metrics that are results on benchmarks of the Hub, each as (metric, dataset, task); a dict
+            `{metric: (dataset, task)}` is taken for them. What the pushed weights have scored is written to
+            `.eval_results/`, from where the Hub shows it (https://huggingface.co/docs/hub/eval-results).
 
     Raises:
         SettingsError: for a value that cannot work, with what to change.
@@ -94,6 +97,7 @@ class Settings:
     hub_squash: bool = False
     on_foreign_run: str = "continue"
     hub_tag: str | None = None
+    eval_results: tuple[tuple[str, str, str], ...] = ()
 
     def __post_init__(self) -> None:
         _require(
@@ -140,6 +144,7 @@ class Settings:
             "hub_token is empty; leave it out to use HF_TOKEN or the token of `hf auth login`.",
         )
         _check_repo_id(self.hub_model_id)
+        _check_benchmarks(self.eval_results)
         if self.hub_revision is not None:
             check_ref("hub_revision", _at_a_step(self.hub_revision))
         if self.hub_tag is not None:
@@ -202,6 +207,11 @@ def resolve(args: Any = None, overrides: Mapping[str, Any] | None = None) -> Set
         values["hub_token"] = values["hub_token"].strip()  # read from a file, it often has a line end
     if "card_template" in values:
         values["card_template"] = Path(values["card_template"]).expanduser().absolute()
+    if isinstance(values.get("eval_results"), Mapping):
+        given = values["eval_results"].items()
+        values["eval_results"] = tuple(
+            (name, *place) if isinstance(place, tuple | list) else (name, place) for name, place in given
+        )
     if "hub_strategy" in values:
         # `TrainingArguments` turns the string into an enumeration whose value is the string.
         values["hub_strategy"] = str(getattr(values["hub_strategy"], "value", values["hub_strategy"]))
@@ -230,6 +240,28 @@ def _check_repo_id(repo_id: str) -> None:
         validate_repo_id(repo_id)
     except HFValidationError as error:
         raise SettingsError(f"hub_model_id cannot be {repo_id!r}: {error}") from None
+
+
+def _check_benchmarks(benchmarks: Any) -> None:
+    import huggingface_hub
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    for benchmark in benchmarks:
+        are_texts = len(benchmark) == 3 and all(isinstance(name, str) and name for name in benchmark)
+        _require(
+            are_texts,
+            f"eval_results has {benchmark!r}; it is like {{'accuracy': ('owner/benchmark', 'task')}}: a metric, "
+            "and the dataset and the task of the benchmark on the Hub.",
+        )
+        try:
+            validate_repo_id(benchmark[1])
+        except HFValidationError as error:
+            raise SettingsError(f"eval_results: {benchmark[1]!r} is no dataset on the Hub: {error}") from None
+    _require(
+        not benchmarks or hasattr(huggingface_hub, "EvalResultEntry"),
+        f"eval_results needs a huggingface_hub that knows of benchmarks; {huggingface_hub.__version__} does not.",
+    )
 
 
 def check_ref(setting: str, name: Any, kind: str = "branch") -> None:

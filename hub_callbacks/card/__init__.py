@@ -11,9 +11,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .benchmarks import eval_results
     from .build import model_card
     from .edits import combine_edits
+    from .evaluations import read_evaluations
     from .facts import CardOptions, gather_evaluation_data, gather_setup
+    from .gaps import missing
     from .merge import merge_card
     from .metadata import clean_metadata, drop_refused_keys
     from .progress import gather_progress
@@ -25,10 +28,13 @@ _WHERE = {
     "clean_metadata": ".metadata",
     "combine_edits": ".edits",
     "drop_refused_keys": ".metadata",
+    "eval_results": ".benchmarks",
     "gather_progress": ".progress",
     "gather_evaluation_data": ".facts",
     "gather_setup": ".facts",
     "merge_card": ".merge",
+    "missing": ".gaps",
+    "read_evaluations": ".evaluations",
     "render_card": ".render",
     "try_template": ".render",
 }
@@ -38,11 +44,14 @@ __all__ = [
     "clean_metadata",
     "combine_edits",
     "drop_refused_keys",
+    "eval_results",
     "gather_evaluation_data",
     "gather_progress",
     "gather_setup",
     "merge_card",
+    "missing",
     "model_card",
+    "read_evaluations",
     "render_card",
     "try_template",
 ]

@@ -182,6 +182,15 @@ def _total_batch_size(args: Any, batch_size: int | None = None) -> int | None:
     )
 
 
+def is_likelihood(args: Any) -> bool:
+    """Whether the loss is that of the labels' likelihood, as far as the arguments tell: those of preference
+    optimization and of rewards have classes of their own, in TRL."""
+    classes = type(args).__mro__
+    names = {cls.__name__ for cls in classes if cls.__module__.split(".")[0] == "trl"}
+    is_plain = str(getattr(args, "loss_type", "nll")).endswith("nll") and not args.label_smoothing_factor
+    return (not names or "SFTConfig" in names) and is_plain
+
+
 def training_facts(args: Any, batch_size: int | None = None) -> dict[str, Any]:
     return {
         "total_train_batch_size": _total_batch_size(args, batch_size),

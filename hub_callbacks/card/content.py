@@ -163,6 +163,8 @@ def _run_facts(setup: dict[str, Any], progress: dict[str, Any]) -> list[tuple[st
     resumed = number((setup.get("training") or {}).get("resumed_from_step"))
     totals = progress.get("totals") or {}
     found = []
+    if dashboard := _dashboard(setup):
+        found.append(("Dashboard", dashboard))
     if step:
         text = f"{count(step)} steps" + (f", {spoken_epoch(epoch)} epochs" if epoch else "")
         text = text.replace("1 steps", "1 step") if step == 1 else text
@@ -183,6 +185,15 @@ def _run_facts(setup: dict[str, Any], progress: dict[str, Any]) -> list[tuple[st
     if number(energy.get("emissions")):
         found.append(("Emissions", f"{decimal(energy['emissions'])} kg CO₂ equivalent"))
     return found
+
+
+def _dashboard(setup: dict[str, Any]) -> str | None:
+    """The Space that a run has logged to, by the tag that the Hub finds it by."""
+    tags = map(str, (setup.get("model") or {}).get("tags") or ())
+    spaces = (
+        tag.removeprefix("trackio:https://huggingface.co/spaces/") for tag in tags if tag.startswith("trackio:")
+    )
+    return next((_link(space, f"spaces/{space}") for space in spaces if is_repo_id(space)), None)
 
 
 def _environment(setup: dict[str, Any]) -> list[tuple[str, str]]:

@@ -19,6 +19,10 @@ MAX_METRICS = 12
 """For each dataset; a compute_metrics that returns hundreds (one for each class) would bury the card."""
 
 
+MAX_EXPONENT = 100.0
+"""A loss above it is that of no language model, and its power a number that nobody reads."""
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """One evaluated step: `results[dataset][metric]`; the only dataset has the empty name. Of what was measured
@@ -70,9 +74,10 @@ def read_evaluations(setup: dict[str, Any], progress: dict[str, Any]) -> Evaluat
     names = {match.group(1) for key in keys if (match := _RUNTIME.fullmatch(key))}
     names |= {name for name in (setup.get("datasets") or {}).get("eval") or {} if name}
     ordered = sorted(names, key=lambda name: (-len(name), name))
-    rows = [_evaluation(row, ordered) for row in raw]
+    has_perplexity = bool((setup.get("training") or {}).get("has_perplexity"))
+    rows = [_evaluation(row, ordered, has_perplexity) for row in raw]
     rows = sorted((row for row in rows if row.results), key=lambda row: row.step or 0)
-    last = _evaluation(after, ordered)
+    last = _evaluation(after, ordered, has_perplexity)
 
     pairs = dict.fromkeys(
         (dataset, metric) for row in [*rows, last] for dataset in row.results for metric in row.results[dataset]
@@ -118,7 +123,7 @@ def _of_weights(rows: list[Evaluation], last: Evaluation) -> Evaluation | None:
     return Evaluation(last.step, newest.epoch, results)
 
 
-def _evaluation(row: dict[str, Any], names: list[str]) -> Evaluation:
+def _evaluation(row: dict[str, Any], names: list[str], has_perplexity: bool) -> Evaluation:
     results: dict[str, dict[str, float]] = {}
     for key, value in row["metrics"].items():
         found = number(value)
@@ -126,7 +131,15 @@ def _evaluation(row: dict[str, Any], names: list[str]) -> Evaluation:
             continue
         dataset, metric = split_key(key, names)
         results.setdefault(dataset, {})[metric] = found
+    if has_perplexity:
+        results = {dataset: _perplexity(metrics) | metrics for dataset, metrics in results.items()}
     return Evaluation(number(row["step"]), number(row.get("epoch")), results)
+
+
+def _perplexity(metrics: dict[str, float]) -> dict[str, float]:
+    """That of a language model is e to the power of its loss."""
+    loss = metrics.get("loss", math.inf)
+    return {"perplexity": math.exp(loss)} if loss < MAX_EXPONENT else {}
 
 
 def split_key(key: str, names: list[str]) -> tuple[str, str]:

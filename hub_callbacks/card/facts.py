@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .arguments import hyperparameters, training_facts
+from .arguments import hyperparameters, is_likelihood, training_facts
 from .hub_names import is_repo_id
 from .jsonsafe import attempt, json_safe
 from .surroundings import hardware, versions
@@ -101,6 +101,11 @@ def gather_setup(
         "versions": versions,
     }.items():
         setup[name] = attempt(gather, {})
+    if not setup["model"].get("adapter"):
+        setup["versions"].pop("PEFT", None)  # transformers imports it wherever it is installed
+    is_language_model = setup["model"].get("task") in ("text-generation", "fill-mask")
+    if args is not None and is_language_model and not attempt(lambda: model.config.output_router_logits):
+        setup["training"]["has_perplexity"] = attempt(lambda: is_likelihood(args)) or None
     return json_safe(_without_none(setup))
 
 

@@ -9,9 +9,9 @@ from typing import Any
 from .jsonsafe import number
 
 _SHARES = re.compile(
-    r"(^|_)(accuracy|acc|f1|precision|recall|auc|roc_auc|iou|mean_iou|map|exact_match|top_?\d+(_accuracy)?)($|_)"
+    r"(^|_)(accuracy|acc|precision|recall|auc|roc_auc|iou|mean_iou|map|exact_match|top_?\d+(_accuracy)?)($|_)"
 )
-"""Metrics that are a share of 1, as people know them by a percentage."""
+"""Metrics that are a share of 1, as people know them by a percentage; F1, a mean of two, goes as a number."""
 _UPPER = {
     "acc",
     "auc",
@@ -87,7 +87,7 @@ def spoken_epoch(value: Any) -> str:
 
 
 def is_share(metric: str, value: Any) -> bool:
-    """Whether people expect a percentage for a metric: an accuracy, F1 or the like within 0 and 1."""
+    """Whether people expect a percentage for a metric: an accuracy, a recall or the like within 0 and 1."""
     value = number(value)
     return value is not None and 0 <= value <= 1 and bool(_SHARES.search(metric.lower()))
 

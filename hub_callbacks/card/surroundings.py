@@ -53,6 +53,13 @@ def _cpu_name() -> str | None:
     return platform.processor() or None
 
 
+def dashboard_tags() -> list[str]:
+    """The tags by which the Hub shows the dashboard of a run that logs to a Space of trackio."""
+    trackio = sys.modules.get("trackio.context_vars")
+    space = attempt(lambda: trackio.current_space_id.get())  # type: ignore[union-attr]
+    return ["trackio", f"trackio:https://huggingface.co/spaces/{space}"] if space else []
+
+
 _LIBRARIES = {
     "transformers": "Transformers",
     "torch": "PyTorch",

@@ -27,6 +27,8 @@ LOCAL_CARD = "readme"
 MODEL = "model"
 CARD = "card"
 OUTPUTS = "outputs"
+EVAL_RESULTS = ".eval_results"
+"""Also the folder that they are in (https://huggingface.co/docs/hub/eval-results)."""
 NODE_FILES = "node-files"
 NODE_BRANCH = "hub-callbacks-parts"
 """Folder that the files of several nodes meet in, and how the branch begins that it is on."""
@@ -76,7 +78,7 @@ class PushPart:
     """What a newer push with the same slot takes over as a whole.
 
     Args:
-        slot: `MODEL`, `OUTPUTS`, `NODE_FILES`, or the name of a checkpoint folder.
+        slot: `MODEL`, `OUTPUTS`, `EVAL_RESULTS`, `NODE_FILES`, or the name of a checkpoint folder.
         files: Path in the repository → the frozen file.
         prefix: Folder of the repository that they go to; empty for the root.
         whole_folder: Whether files that stand under `prefix` and are not among `files` are deleted in the same

@@ -6,16 +6,26 @@ import json
 import logging
 from typing import Any
 
-from ..card import CardOptions, combine_edits, drop_refused_keys, merge_card, render_card
+from ..card import (
+    CardOptions,
+    combine_edits,
+    drop_refused_keys,
+    eval_results,
+    merge_card,
+    read_evaluations,
+    render_card,
+)
 from ..hub.repository import Remote, Repository
 from ..outbox.durable import replace_file
-from ..outbox.push import CARD_FACTS, LOCAL_CARD, Push
+from ..outbox.push import CARD_FACTS, EVAL_RESULTS, LOCAL_CARD, MODEL, Push
 from ..outbox.queue import Outbox
 from .redaction import secret_within
 
 logger = logging.getLogger(__name__)
 
 README = "README.md"
+EVAL_RESULTS_FILE = f"{EVAL_RESULTS}/hub_callbacks.yaml"
+"""The one that is written from what a run has measured; what a person writes has another name."""
 
 
 def card_files(
@@ -50,6 +60,7 @@ def card_files(
         if (secret := secret_within(card.text.encode(), tokens)) is not None:
             notes.append(f"the model card was left out: what it is made from holds {secret}")
             return {}
+        others = _eval_results(push, setup, facts)
         if refused:
             text, dropped = drop_refused_keys(text, refused)
             notes.append(f"the Hub refused metadata of the card, which was left out: {', '.join(dropped)}")
@@ -57,7 +68,21 @@ def card_files(
         logger.warning("the card of push %s could not be made", push.id, exc_info=error)
         notes.append(f"the model card could not be made ({type(error).__name__}: {error}) and was left out")
         return {}
-    return {README: text.encode(), **card.pictures}
+    return {README: text.encode(), **card.pictures, **others}
+
+
+def _eval_results(push: Push, setup: dict[str, Any], facts: dict[str, Any]) -> dict[str, bytes]:
+    """Results on benchmarks, where the weights that they were measured on are on the Hub with this push."""
+    progress, benchmarks = facts.get("progress", {}), facts.get("benchmarks") or ()
+    if not benchmarks or not (has_weights(push) or progress.get("finished")):
+        return {}
+    found = eval_results(benchmarks, progress, read_evaluations(setup, progress))
+    return {} if found is None else {EVAL_RESULTS_FILE: found}
+
+
+def has_weights(push: Push) -> bool:
+    """Whether a push brings a model."""
+    return any(part.slot == MODEL for part in push.parts)
 
 
 def remember(push: Push, hub: str, outbox: Outbox, readme: bytes) -> None:

@@ -13,10 +13,10 @@ from ..checkpoints.manifest import CheckpointManifest, FileFacts, facts_below
 from ..checkpoints.retention import retired
 from ..hub.errors import refused_metadata
 from ..hub.repository import CommitInfo, Remote, Repository, Uploaded, facts_of
-from ..outbox.push import MODEL, Commit, OtherNodes, Push
+from ..outbox.push import EVAL_RESULTS, MODEL, Commit, OtherNodes, Push
 from ..outbox.queue import Outbox
 from . import node_files
-from .card import card_files, remember
+from .card import EVAL_RESULTS_FILE, card_files, remember
 from .files import check_intact, files_to_send, note_changed
 from .foreign_run import run_in
 from .node_files import Arrived, Awaited, NodeWaits
@@ -75,7 +75,7 @@ def send_commit(push: Push, commit: Commit, repository: Repository, outbox: Outb
         uploaded, facts = [*uploaded, *copies], facts | copied
     manifests = _manifests(push, job.commit, facts)
     written = {path for part in push.parts for path in part.files} | facts.keys() | manifests.keys()
-    deletions = [path for path in obsolete if path not in written]
+    deletions = [path for path in obsolete if path not in written | cards.result().keys()]
     info, size = _commit(job, uploaded, manifests, cards.result(), deletions)
     for tag in job.commit.tags:
         repository.set_tag(remote, tag, info.oid)
@@ -96,7 +96,15 @@ def _obsolete(job: _Job) -> list[str]:
             paths += job.repository.files_below(job.remote, part.prefix)
         elif part.slot == MODEL:
             paths += stale_shards(part.files, job.remote.root)
+            paths += _stale_results(job)
     return paths
+
+
+def _stale_results(job: _Job) -> list[str]:
+    """What was measured on the weights that are replaced."""
+    if EVAL_RESULTS not in job.remote.folders or not job.commit.has_card:
+        return []
+    return [path for path in job.repository.files_below(job.remote, EVAL_RESULTS) if path == EVAL_RESULTS_FILE]
 
 
 def _retired(job: _Job) -> list[str]:

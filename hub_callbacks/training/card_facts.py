@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
-from collections.abc import Iterable, Mapping
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +21,13 @@ from ..card import (
     try_template,
 )
 from ..card.jsonsafe import json_safe
-from ..card.surroundings import hardware
+from ..card.surroundings import dashboard_tags, hardware
 from ..errors import SettingsError
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
+
+    from ..card.benchmarks import Benchmark
 
 OPTIONS = tuple(field.name for field in dataclasses.fields(CardOptions))
 """Parameters of `create_model_card`, in order; the Trainer's own does not have the last."""
@@ -59,6 +63,7 @@ class CardFacts:
 
     Args:
         template: Text of the user's own Jinja template for the card.
+        benchmarks: Which metrics are results on which benchmarks.
         options: What the user said about the model, by any of the calls that take the options of
             `Trainer.create_model_card`.
 
@@ -67,11 +72,22 @@ class CardFacts:
         resumed_from_step: Optimizer step of the checkpoint that the training goes on from, if it does.
     """
 
-    def __init__(self, template: str | None, options: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        template: str | None,
+        benchmarks: Sequence[Benchmark] = (),
+        options: dict[str, Any] | None = None,
+    ) -> None:
         self.template = template
+        self.benchmarks = benchmarks
         self.options = options or {}
         self.setup: dict[str, Any] = {}
         self.resumed_from_step: int | None = None
+        self._model: Callable[[], Any] = lambda: None
+
+    def begin(self) -> CardFacts:
+        """The facts of another training, or of another place: what the user said stays."""
+        return CardFacts(self.template, self.benchmarks, self.options)
 
     def learn(self, args: Any, repo_id: str, revision: str | None, seen: dict[str, Any]) -> None:
         """Gathers what does not change.
@@ -96,6 +112,8 @@ class CardFacts:
             optimizer=seen.get("optimizer"),
             lr_scheduler=seen.get("lr_scheduler"),
         )
+        with contextlib.suppress(TypeError):  # a model that knows of no weak references stays as it was
+            self._model = weakref.ref(seen.get("model"))
 
     def was_evaluated(self, seen: dict[str, Any]) -> None:
         """Takes in what was evaluated on: the Trainer makes that loader only then, and another for each data set.
@@ -118,13 +136,10 @@ class CardFacts:
         """Takes what the user says about the model; other keywords (TRL has some) are left alone."""
         self.options |= {name: json_safe(value) for name, value in options.items() if name in OPTIONS and value}
 
-    def add_tags(self, *tags: Iterable[str]) -> None:
+    def add_tags(self, tags: Iterable[str]) -> None:
         """Adds tags to those that the user has given so far."""
         said = self.options.get("tags") or []
-        known = dict.fromkeys([said] if isinstance(said, str) else said)
-        for some in tags:
-            known |= dict.fromkeys(some)
-        self.say({"tags": list(known)})
+        self.say({"tags": list(dict.fromkeys([*([said] if isinstance(said, str) else said), *tags]))})
 
     def at(
         self, state: Any, weights_step: int | None = None, is_stopped: bool = False, is_loaded: bool = True
@@ -141,11 +156,20 @@ class CardFacts:
         if not is_loaded:
             progress.pop("afterwards", None)
         return {
-            "setup": self.setup,
+            "setup": self._with_tags(),
             "progress": progress,
             "options": self.options,
             "template": self.template,
+            "benchmarks": self.benchmarks,
         }
+
+    def _with_tags(self) -> dict[str, Any]:
+        """What does not change, with the tags that other callbacks have given to the model since."""
+        model = self.setup.get("model") or {}
+        tags = json_safe(list(getattr(self._model(), "model_tags", None) or model.get("tags") or ()))
+        if not any(str(tag).startswith("trackio:") for tag in tags):
+            tags += [tag for tag in dashboard_tags() if tag not in tags]
+        return self.setup | {"model": model | {"tags": tags}} if tags else self.setup
 
     def write(
         self, folder: Path, state: Any, weights_step: int | None = None, is_stopped: bool = False
@@ -154,7 +178,7 @@ class CardFacts:
         readme = folder / "README.md"
         there = readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else None
         progress = gather_progress(state, weights_step=weights_step, is_stopped=is_stopped)
-        rendered = render_card(self.setup, progress, CardOptions(**self.options), template=self.template)
+        rendered = render_card(self._with_tags(), progress, CardOptions(**self.options), template=self.template)
         text = merge_card(rendered.text, there)
         readme.write_text(text, encoding="utf-8")
         for name, picture in rendered.pictures.items():

@@ -423,6 +423,16 @@ class Engine:
         if future is not None:
             future.set_exception(PushNotSent(why))
 
+    def pushed_card(self) -> str | None:
+        """README.md as it was pushed last; `None` where it was not yet, or cannot be read."""
+        from ..hub.client import address
+
+        memory = self.outbox.card_memory(self.target, address())
+        try:
+            return memory.read_text(encoding="utf-8")
+        except (OSError, UnicodeError):
+            return None
+
     # -- following
 
     def read_news(self) -> None:

@@ -18,7 +18,7 @@ from ..checkpoints.files import (
     is_training_state,
     list_files,
 )
-from ..outbox.push import MODEL, NODE_BRANCH, NODE_FILES, OUTPUTS, OtherNodes
+from ..outbox.push import EVAL_RESULTS, MODEL, NODE_BRANCH, NODE_FILES, OUTPUTS, OtherNodes
 
 END_OF_TRAINING = "End of training"
 """Title of the commit of the final model, as the Trainer words it."""
@@ -72,6 +72,12 @@ class Plan:
     best: int | None = None
 
 
+def eval_results(output_dir: Path) -> tuple[Part, ...]:
+    """Results on benchmarks, as the Hub reads them: of hidden folders theirs alone is pushed."""
+    files = sorted(f"{EVAL_RESULTS}/{file.name}" for file in (output_dir / EVAL_RESULTS).glob("*.yaml"))
+    return (Part(EVAL_RESULTS, output_dir, tuple(files), copied=True),) if files else ()
+
+
 def stays_here(name: str) -> bool:
     """What of `output_dir` no push takes: names with `_`, hidden ones, checkpoints; the card has its own way."""
     return name.startswith(("_", ".", "checkpoint-")) or name == "README.md"
@@ -96,7 +102,11 @@ def plan_output_dir(output_dir: Path, model_files: Collection[str], step: int, m
     files = list_files(output_dir, stays_here)
     model = tuple(file for file in files if file in model_files)
     rest = tuple(file for file in files if file not in model_files)
-    parts = (Part(MODEL, output_dir, model), Part(OUTPUTS, output_dir, rest, copied=True))
+    parts = (
+        Part(MODEL, output_dir, model),
+        Part(OUTPUTS, output_dir, rest, copied=True),
+        *eval_results(output_dir),
+    )
     return Plan(message, step, tuple(part for part in parts if part.files))
 
 
@@ -151,13 +161,15 @@ def plan_evaluate(strategy: str, step: int, message: str) -> Plan | None:
     return None if strategy == "end" else Plan(message, step)
 
 
-def plan_end(final_model: Path, step: int) -> Plan:
+def plan_end(final_model: Path, step: int, output_dir: Path | None = None) -> Plan:
     """What the end of training pushes, whatever the strategy.
 
     Args:
         final_model: Folder that holds the final weights, loadable; a checkpoint that holds them will do.
+        output_dir: Folder of the run, whose results on benchmarks go along.
     """
-    return Plan(END_OF_TRAINING, step, (model_part(final_model, list_files(final_model)),))
+    results = () if output_dir is None else eval_results(output_dir)
+    return Plan(END_OF_TRAINING, step, (model_part(final_model, list_files(final_model)), *results))
 
 
 def progress_message(step: int, epoch: float | None = None) -> str:

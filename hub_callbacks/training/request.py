@@ -19,6 +19,7 @@ from .plan import END_OF_TRAINING
 
 _OF_A_RUN = re.compile("run-[0-9a-f]{12}")
 """The branch that `on_foreign_run="branch"` makes; only the main process knows which."""
+_NAMES_A_COMMIT = re.compile(r"v\d+\S*|\d+(\.\d+)+\S*|(step|epoch|checkpoint)[-_]?\d+", re.IGNORECASE)
 _SWITCHES = {"create_repo": True, "delete_existing_repo": False, "run_as_future": False, "blocking": True}
 """Parameter of `push_to_hub` that is `True` or `False` → what it is where it was not given."""
 
@@ -95,6 +96,11 @@ def read_request(target: Target, said: Mapping[str, Any]) -> Request:
         waits=switches["blocking"] and not switches["run_as_future"],
         card=card,
     )
+
+
+def describes(tag: str) -> bool:
+    """Whether a Git tag says something of the model, and not which of its commits it is: `v1.0.0`, `step-500`."""
+    return _NAMES_A_COMMIT.fullmatch(tag) is None
 
 
 def _git_tags(tags: Any, target: Target) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..card import missing
 from ..card.progress import has_ended
 from ..checkpoints.completeness import find_checkpoint
 from ..checkpoints.files import TRAINER_STATE, checkpoint_name, checkpoint_step
@@ -60,7 +61,7 @@ class Run:
         self.args = args
         self.said = said_by(args)
         self.settings = settings
-        self.facts = CardFacts(read_template(settings.card_template))
+        self.facts = CardFacts(read_template(settings.card_template), settings.eval_results)
         self.engine = Engine(settings)
         self.engine.world_size = args.world_size
         self.engine.start()
@@ -72,13 +73,14 @@ class Run:
         self._can_be_seen = False
         self.is_ending = False
         self._card_due = False
+        self._has_said_what_is_missing = False
         self._other_nodes: OtherNodes | None = None
         self._saves = Saves(args, TRAINER_STATE, None)
 
     def goes_on_as(self, other: Run) -> None:
         """The same Trainer's pushes go to another place from now on."""
         engine = other.engine
-        other.facts = CardFacts(other.facts.template, self.facts.options)
+        other.facts = CardFacts(other.facts.template, other.facts.benchmarks, self.facts.options)
         other.facts.resumed_from_step = self.facts.resumed_from_step
         if self.facts.setup:
             place = {"name": engine.hub_model_id.rpartition("/")[2], "repo_id": engine.hub_model_id}
@@ -144,7 +146,7 @@ class Run:
             self._other_nodes = OtherNodes(nodes.branch, nodes.apart)
             self.engine.outbox.note_branch(nodes.branch)
         self.engine.look_for_another_run()
-        self.facts = CardFacts(self.facts.template, self.facts.options)
+        self.facts = self.facts.begin()
         self.facts.resumed_from_step = state.global_step
         self.learn(state, seen)
 
@@ -191,7 +193,7 @@ class Run:
                 )
             else:
                 folder, step = found
-                self._push(plan_end(folder, state.global_step), state, step, is_save=True)
+                self._push(plan_end(folder, state.global_step, self.folder), state, step, is_save=True)
         self._remove_branches()
 
     def learn(self, state: Any, seen: dict[str, Any]) -> None:
@@ -208,6 +210,23 @@ class Run:
         """Queues the card, with what a script has said about the model after its training."""
         if not self.is_training and self.engine.pushes:
             self._push(Plan("Update the model card", state.global_step), state, self.weights_of(state))
+
+    def say_what_is_missing(self) -> None:
+        """Once, of the card that was pushed last: what only a person can add to it."""
+        text = self.engine.pushed_card()
+        if self._has_said_what_is_missing or text is None:
+            return
+        self._has_said_what_is_missing = True
+        words, keywords = missing(text)
+        how = f"trainer.push_to_hub({', '.join(keywords)}) says it. " if keywords else ""
+        if words:
+            logger.warning(
+                "The model card of %s lacks %s, which only you know. %sYour own text in %s is pushed, and stays.",
+                self.engine.hub_model_id,
+                ", ".join(words),
+                how,
+                self._readme.path,
+            )
 
     def push_output_dir(self, state: Any, *, model_files: Collection[str], request: Request) -> Future[CommitInfo]:
         """Queues what a script's own `trainer.push_to_hub(...)` asks for.

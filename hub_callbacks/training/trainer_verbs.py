@@ -15,7 +15,7 @@ from ..outbox.push import Target
 from .card_facts import CardFacts
 from .plan import stays_here
 from .readme import write_librarys
-from .request import check_text, read_request
+from .request import check_text, describes, read_request
 from .run import Run
 
 if TYPE_CHECKING:
@@ -147,12 +147,13 @@ def push_output_dir(
     written = {file for file, time in _times(run.folder).items() if before.get(file) != time}
     facts = facts_of(run, trainer)
     facts.say(request.card)
-    facts.add_tags(request.tags, getattr(trainer.model, "model_tags", None) or ())
+    facts.add_tags(filter(describes, request.tags))
     future = run.push_output_dir(trainer.state, model_files=written, request=request)
     if not request.waits or (trainer.is_in_train and run.is_training):
         return future
     run.engine.finish(show=not trainer.args.disable_tqdm)
     trainer.hub_model_id = run.engine.hub_model_id
+    run.say_what_is_missing()
     return future.result() if future.exception() is None else None
 
 

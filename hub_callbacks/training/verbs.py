@@ -120,8 +120,9 @@ class HubVerbs:
         Args:
             commit_message: Title of the commit.
             commit_description: Text below the title.
-            tags: Listed on the card; and each becomes a Git tag on this commit, moved there if it exists, so that
-                `from_pretrained(..., revision="v1.0.0")` works. A newer push never takes over one with tags.
+            tags: Each becomes a Git tag on this commit, moved there if it exists, so that
+                `from_pretrained(..., revision="v1.0.0")` works. It is listed on the card, too, unless it is a
+                version or a step. A newer push never takes over one with tags.
             private: Visibility if the repository has to be created. One that is there keeps its own.
             token: Write token; used from now on, for what waits, too.
             create_repo: Whether a missing repository is created; if not, the push is refused and waits.

@@ -45,8 +45,8 @@ def test_a_number_has_four_significant_digits(value: Any, text: str) -> None:
     [
         ("accuracy", 0.93214, "93.21 %"),
         ("eval_top5_accuracy", 1.0, "100.00 %"),
-        ("f1", 0.5, "50.00 %"),
-        ("f1_macro", 0.5, "50.00 %"),
+        ("f1", 0.5, "0.5000"),
+        ("f1_macro", 0.5, "0.5000"),
         ("precision", 0.0, "0.00 %"),
         ("accuracy", 93.2, "93.20"),
         ("f1", 88.5, "88.50"),
