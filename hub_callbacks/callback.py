@@ -14,7 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from .errors import HubSyncError
 from .outbox.push import Target
 from .settings import Settings, resolve, said_by
-from .training import takeover
+from .training import event_order, takeover
 from .training.engine import Engine
 from .training.final_model import is_sharded
 from .training.node_run import NodeRun
@@ -134,7 +134,7 @@ class HubSyncCallback(TrainerCallback):
         self._nodes: Nodes | None = None
         self._node_run: NodeRun | None = None
         self._has_said_search = False
-        takeover.install(find)
+        _install()
 
     @property
     def run(self) -> Run:
@@ -330,7 +330,7 @@ class HubSyncCallback(TrainerCallback):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        takeover.install(find)  # in another process nothing is routed yet
+        _install()  # in another process nothing is routed yet
 
 
 def find(trainer: Any) -> HubSyncCallback | None:
@@ -338,3 +338,8 @@ def find(trainer: Any) -> HubSyncCallback | None:
     handler = getattr(trainer, "callback_handler", None)
     found = (callback for callback in getattr(handler, "callbacks", ()) if isinstance(callback, HubSyncCallback))
     return next(found, None)
+
+
+def _install() -> None:
+    takeover.install(find)
+    event_order.install(HubSyncCallback)
