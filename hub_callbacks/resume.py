@@ -9,6 +9,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from .checkpoints.completeness import is_the_end
 from .checkpoints.files import (
     DEEPSPEED,
     OPTIMIZER,
@@ -92,7 +93,14 @@ def describe(found: Restored, world_size: int) -> str:
     states = [file for file in files if state_kind(file) == RANDOM_STATE]
     before = found.manifest.origin.world_size if found.manifest else None
     before = before or len(states)
-    text = f"Continuing from {found.folder}, which comes from {found.source}. Restored: {', '.join(parts)}"
+    text = f"Continuing from {found.folder}, which comes from {found.source}. "
+    if found.is_earlier:
+        text += "An earlier training has left it: the one that began last has no checkpoint. "
+    if is_the_end(found.folder):
+        text += (
+            f"Its training was over at step {found.step}: there is nothing to do without more epochs or steps. "
+        )
+    text += f"Restored: {', '.join(parts)}"
     if OPTIMIZER not in kinds:
         return f"{text}. It was saved with save_only_model: optimizer, schedule and random states begin anew."
     by = f"{before} process{'es' if before > 1 else ''}"

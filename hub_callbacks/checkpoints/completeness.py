@@ -301,3 +301,12 @@ def step_of(checkpoint: Path) -> int | None:
     except (OSError, ValueError, TypeError, KeyError):
         number = checkpoint.name.rpartition("-")[2]
         return int(number) if number.isdecimal() else None
+
+
+def is_the_end(checkpoint: Path) -> bool:
+    """Whether a checkpoint is of the last step that its training had to do."""
+    try:
+        state = json.loads((checkpoint / TRAINER_STATE).read_text(encoding="utf-8"))
+        return 0 < int(state["max_steps"]) <= int(state["global_step"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return False

@@ -39,12 +39,14 @@ class Restored:
         folder: Where it is, as the Trainer takes it.
         source: Where it was found, in words.
         manifest: What came with it from the Hub; `None` for one that was here.
+        is_earlier: Whether an earlier training has left it, and the one that began last has no checkpoint.
     """
 
     folder: Path
     step: int
     source: str
     manifest: CheckpointManifest | None = None
+    is_earlier: bool = False
 
 
 @dataclass
@@ -111,7 +113,7 @@ class Placing:
             except FileNotFoundError:
                 raise Damaged("it is no longer in the outbox") from None
             if not is_as_it_was(frozen, push):
-                raise Damaged(f"{path} was rewritten by a later save")
+                raise Damaged(f"{path} was rewritten on disk since")
         self._refer_to_best(incoming, None)
         return Restored(self._place(incoming, step), step, f"{self.outbox.root}, where it waits to be pushed")
 

@@ -24,13 +24,16 @@ class RemoteCheckpoints:
     passed_over: list[str]
     _rejected: set[HubCheckpoint] = field(default_factory=set)
 
-    def newer_than(self, step: int, own_run: Callable[[], str] | None, where: str) -> HubCheckpoint | None:
+    def newer_than(
+        self, step: int, own_run: Callable[[], str] | None, where: str, leave_out: Callable[[int], bool]
+    ) -> HubCheckpoint | None:
         """The newest that can be taken, if it is newer than a step.
 
         Args:
             step: -1 takes any.
             own_run: Tells the run that it has to belong to; `None` for whichever.
             where: The folder of that run, in words.
+            leave_out: Which steps are not meant.
 
         Raises:
             ResumeError: when the Hub has one and does not give it, and any is to be taken.
@@ -38,6 +41,8 @@ class RemoteCheckpoints:
         for found in self._all(step):
             if found.step <= step:
                 break
+            if leave_out(found.step):
+                continue
             problem = self._problem_of(found, own_run, where)
             if problem is None:
                 return found
