@@ -107,6 +107,10 @@ def _lacks_states(checkpoint: _Checkpoint) -> str | None:
     )
 
 
+def _lacks_optimizer(checkpoint: _Checkpoint) -> str | None:
+    return None if OPTIMIZER in kinds_of_state(checkpoint.files) else "its optimizer is missing"
+
+
 def _is_cut_off(checkpoint: _Checkpoint) -> str | None:
     """What was written can still be cut off by a full disk or a loss of power, and rotation can be killed between
     two files. Headers and ends of files are read, not all of them."""
@@ -144,22 +148,15 @@ def _is_whole(path: Path, file: str) -> bool:
     return not is_torch_file(file) or is_zipfile(path)
 
 
-TO_CONTINUE = (
-    _is_marked,
-    _lacks_trainer_state,
-    _lacks_weights,
-    _lacks_trainers_weights,
-    _lacks_states,
-    _lacks_ranks,
-    _is_cut_off,
-)
+_TO_NAME = (_lacks_trainer_state, _lacks_weights, _lacks_trainers_weights, _lacks_states)
+TO_CONTINUE = (_is_marked, *_TO_NAME, _lacks_ranks, _is_cut_off)
 """What has to be right for a training to continue from it. What reads files comes last."""
+TO_CONTINUE_AS_IT_WAS = (*_TO_NAME, _lacks_optimizer)
+"""What a Trainer has to have written that does not leave states out (`save_only_model`)."""
 TO_PUSH = (_is_marked, _lacks_ranks)
 """What tells that its processes still write to it. What else it lacks is its Trainer's business."""
-TO_LOAD = (_is_marked,)
-"""What has to be right for the weights in it to be those of its step, under whatever name."""
 TO_BE_ONE = (_is_marked, _lacks_weights)
-"""What has to be right for a folder that a person names to be taken for a checkpoint."""
+"""What has to be right for a folder to be taken for a checkpoint: the weights of its step, under whatever name."""
 
 
 def problem_of(
@@ -176,7 +173,7 @@ def problem_of(
         world_size: Number of processes that wrote it; `None` where that is not known.
         ranks: The processes whose random states have to be in it; `None` takes those of `world_size`, where its
             files tell that several wrote it.
-        needs: What it has to be complete for: `TO_CONTINUE`, `TO_PUSH`, `TO_LOAD` or `TO_BE_ONE`.
+        needs: What it has to be complete for: `TO_CONTINUE`, `TO_CONTINUE_AS_IT_WAS`, `TO_PUSH` or `TO_BE_ONE`.
     """
     if isinstance(checkpoint, Path) and not checkpoint.is_dir():
         return "it is not there"

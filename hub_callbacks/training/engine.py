@@ -419,9 +419,13 @@ class Engine:
             f"reach the Hub. Training goes on, and what the Trainer wrote is as it was. {advice}"
         )
         logger.debug("%s", message, exc_info=error)
-        self._futures.reporter.lost(why)
+        self.say_lost(why)
         if future is not None:
             future.set_exception(PushNotSent(why))
+
+    def say_lost(self, why: str) -> None:
+        """Says, and counts, what will not reach the Hub."""
+        self._futures.reporter.lost(why)
 
     def pushed_card(self) -> str | None:
         """README.md as it was pushed last; `None` where it was not yet, or cannot be read."""

@@ -10,10 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from ..card.progress import UNKNOWN_STEP
-from ..checkpoints.completeness import TO_LOAD, problem_of, step_of
+from ..checkpoints.completeness import TO_BE_ONE, problem_of, step_of
 from ..checkpoints.files import checkpoint_name, is_trainers_weights, list_files
 from ..outbox.queue import Outbox
 from . import training_args
+from .liveness import trainer_at_work
+
+
+class ModelNotSaved(Exception):
+    """No checkpoint holds the final model, and it cannot be saved. Says why."""
 
 
 def is_sharded(args: Any) -> bool:
@@ -63,7 +68,13 @@ def checkpoint_with_final_weights(
 
 
 def _is_complete(folder: Path) -> bool:
-    return problem_of(folder, needs=TO_LOAD) is None
+    return problem_of(folder, needs=TO_BE_ONE) is None
+
+
+def newest_of(output_dir: Path, saved: Collection[int]) -> tuple[Path, int] | None:
+    """The newest checkpoint with weights that a training has saved, and its step."""
+    folders = ((output_dir / checkpoint_name(step), step) for step in sorted(saved, reverse=True))
+    return next((found for found in folders if _is_complete(found[0])), None)
 
 
 @contextlib.contextmanager
@@ -77,6 +88,9 @@ def final_model(
 
     Args:
         seen: What the Trainer hands to callbacks: `model`, `processing_class`, `train_dataloader`.
+
+    Raises:
+        ModelNotSaved: it has to be saved, and cannot be.
     """
     found = checkpoint_with_final_weights(args, state, output_dir, saved)
     if found is not None or is_sharded(args):
@@ -85,14 +99,29 @@ def final_model(
     outbox.staging.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="final-", dir=outbox.staging))
     try:
+        try:
+            _save(args, folder, seen)
+        except Exception as error:  # whatever the Trainer's, the model's or the tokenizer's own saving raises
+            raise ModelNotSaved(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
+        yield folder, weights_step(loaded_checkpoint(args, state), state)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _save(args: Any, folder: Path, seen: dict[str, Any]) -> None:
+    """As the Trainer itself does, which its class may do in its own way. With several processes that could be an
+    operation of all of them: there the model and the tokenizer save themselves."""
+    trainer = trainer_at_work(args) if args.world_size == 1 else None
+    if trainer is not None:
+        trainer.save_model(str(folder), _internal_call=True)
+        if not (folder / training_args.NAME).exists():
+            return
+    else:
         save_model(seen["model"], folder)
         processing_class = seen.get("processing_class") or _tokenizer_of_collator(seen.get("train_dataloader"))
         if processing_class is not None:
             processing_class.save_pretrained(folder)
-        (folder / training_args.NAME).write_bytes(training_args.without_tokens(args))
-        yield folder, weights_step(loaded_checkpoint(args, state), state)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    (folder / training_args.NAME).write_bytes(training_args.without_tokens(args))
 
 
 def save_model(model: Any, folder: Path) -> None:

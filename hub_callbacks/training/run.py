@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..card import missing
 from ..card.progress import has_ended
-from ..checkpoints.completeness import find_checkpoint
+from ..checkpoints.completeness import TO_CONTINUE_AS_IT_WAS, find_checkpoint, problem_of
 from ..checkpoints.files import TRAINER_STATE, checkpoint_name, checkpoint_step
 from ..outbox.beginning import Beginnings
 from ..outbox.push import OtherNodes
@@ -24,7 +24,7 @@ from ..settings import Settings, said_by
 from . import training_args
 from .card_facts import CardFacts, read_template
 from .engine import Engine
-from .final_model import final_model, loaded_checkpoint, weights_step
+from .final_model import ModelNotSaved, final_model, loaded_checkpoint, newest_of, weights_step
 from .liveness import is_under_way
 from .nodes import Nodes
 from .plan import (
@@ -77,6 +77,7 @@ class Run:
         self._has_said_what_is_missing = False
         self._other_nodes: OtherNodes | None = None
         self._saves = Saves(args, TRAINER_STATE, None)
+        self._has_said_what_lacks = False
         self._beginnings = Beginnings(self.engine.outbox.root)
 
     def goes_on_as(self, other: Run) -> None:
@@ -190,16 +191,33 @@ class Run:
         for saved in self._saves.end():
             self._push_save(saved, state)
         self._end = weakref.ref(state), weights_step(loaded_checkpoint(self.args, state), state)
-        with final_model(self.args, state, self.folder, self._saves.steps, self.engine.outbox, seen) as found:
-            if found is None:
-                logger.warning(
-                    "The final model is sharded and no checkpoint holds it, so it was not pushed. "
-                    "Set save_strategy, so that there is one."
-                )
-            else:
-                folder, step = found
-                self._push(plan_end(folder, state.global_step, self.folder), state, step, is_save=True)
+        try:
+            with final_model(self.args, state, self.folder, self._saves.steps, self.engine.outbox, seen) as found:
+                if found is None:
+                    logger.warning(
+                        "The final model is sharded and no checkpoint holds it, so it was not pushed. "
+                        "Set save_strategy, so that there is one."
+                    )
+                else:
+                    self._push_end(*found, state)
+        except ModelNotSaved as error:
+            self._push_instead(newest_of(self.folder, self._saves.steps), state, str(error))
         self._remove_branches()
+
+    def _push_end(self, folder: Path, step: int, state: Any) -> None:
+        self._push(plan_end(folder, state.global_step, self.folder), state, step, is_save=True)
+
+    def _push_instead(self, checkpoint: tuple[Path, int] | None, state: Any, why: str) -> None:
+        """What there is of a final model that could not be saved."""
+        there = "no checkpoint holds weights"
+        if checkpoint is not None:
+            there = f"the newest checkpoint with weights is pushed instead: {checkpoint[0].name}"
+            self._push_end(*checkpoint, state)
+        self.engine.say_lost(
+            f"The final model could not be saved ({why}), so it will not reach the Hub; {there}. This "
+            "process holds the model as long as it lives: put right what the brackets say, and call "
+            "trainer.push_to_hub()."
+        )
 
     def learn(self, state: Any, seen: dict[str, Any]) -> None:
         """Gathers the facts of a Trainer.
@@ -278,11 +296,26 @@ class Run:
         plan = plan_save(self.settings.hub_strategy, saved.folder, saved.step, message)
         if plan is None:
             return
+        self._look_whether_complete(saved.folder)
         if self._other_nodes is not None:
             plan = with_other_nodes(plan, self._other_nodes)
         plan = replace(plan, urgent=saved.is_urgent, best=_best_saved(state))
         request = Request(self.engine.target_of(saved.step), tags=self.settings.tags_of(saved.step))
         self._push(plan, state, request=request, is_save=True)
+
+    def _look_whether_complete(self, checkpoint: Path) -> None:
+        """Says once, while there is time to do something about it, that no training will continue as it was."""
+        if not self.settings.pushes_checkpoints or self.args.save_only_model or self._has_said_what_lacks:
+            return
+        why = problem_of(checkpoint, ranks=(), needs=TO_CONTINUE_AS_IT_WAS)
+        if why is not None:
+            self._has_said_what_lacks = True
+            logger.warning(
+                "%s is pushed as it is, but no training can continue from it as if nothing had happened: %s. If "
+                "that is not meant, have the Trainer's class write it; save_only_model is for those who mean it.",
+                checkpoint,
+                why,
+            )
 
     def _push_card(self, state: Any, message: str) -> None:
         self._card_due = False

@@ -127,9 +127,7 @@ def test_lost_saves_count_when_errors_are_to_be_raised(hub, api, repo, tmp_path,
 
 
 def test_a_full_disk_at_the_end_does_not_end_the_training(hub, api, repo, tmp_path, mocker):
-    mocker.patch(
-        "hub_callbacks.training.final_model.save_model", side_effect=OSError(28, "No space left on device")
-    )
+    mocker.patch("transformers.Trainer.save_model", side_effect=OSError(28, "No space left on device"))
     _, callback = run(tmp_path / repo, save_strategy="no")
     assert callback.summary().lost == 1 and "No space left" in " ".join(callback.summary().notes)
     callback.close()
