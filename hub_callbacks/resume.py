@@ -77,15 +77,16 @@ def latest_checkpoint(args: Any, **overrides: Any) -> str | None:
             )
         return None
     if job.is_main:
-        logger.warning("%s", describe(found, args.world_size))
+        logger.warning("%s", describe(found, args.world_size, args.ignore_data_skip))
     return str(found.folder)
 
 
-def describe(found: Restored, world_size: int) -> str:
+def describe(found: Restored, world_size: int, ignore_data_skip: bool = False) -> str:
     """What a checkpoint restores, in words.
 
     Args:
         world_size: Number of processes that continue.
+        ignore_data_skip: Whether the Trainer does not pass over the examples that were trained on.
     """
     files = list_files(found.folder)
     kinds = kinds_of_state(files)
@@ -100,9 +101,11 @@ def describe(found: Restored, world_size: int) -> str:
         text += (
             f"Its training was over at step {found.step}: there is nothing to do without more epochs or steps. "
         )
+    if ignore_data_skip:
+        text += "With ignore_data_skip the examples of its epoch are gone through from the first one again. "
     text += f"Restored: {', '.join(parts)}"
     if OPTIMIZER not in kinds:
-        return f"{text}. It was saved with save_only_model: optimizer, schedule and random states begin anew."
+        return f"{text}. It holds no optimizer (save_only_model): that, schedule and random states begin anew."
     by = f"{before} process{'es' if before > 1 else ''}"
     if before == world_size:
         return f"{text}, random states of {by}."

@@ -24,6 +24,7 @@ from .files import (
     RANDOM_STATE,
     TRAINER_STATE,
     checkpoint_step,
+    is_index_of_shards,
     is_shard_of_a_process,
     is_torch_file,
     is_trainers_weights,
@@ -125,7 +126,7 @@ def _is_cut_off(checkpoint: _Checkpoint) -> str | None:
         for file in checkpoint.files:
             if not _is_whole(folder / file, file):
                 return f"{file} is cut off"
-            if file.endswith(".index.json"):
+            if is_index_of_shards(file):
                 shards = set(json.loads((folder / file).read_text(encoding="utf-8"))["weight_map"].values())
                 if absent := shards - set(checkpoint.files):
                     return f"{', '.join(sorted(absent))} is missing"

@@ -56,9 +56,9 @@ _WEIGHTS = re.compile(
 _TRAINERS_WEIGHTS = re.compile(r".*\.safetensors|(.*/)?(pytorch_model.*|adapter_model\.bin)")
 _RANK = re.compile(r"rng_state_(\d+)\.pth")
 _SHARD_OF_A_PROCESS = re.compile(r".*\.distcp|global_step\d+/.*")
-_TORCH_FILE = re.compile(
-    r".*\.pth?|(.*/)?(pytorch_model|adapter_model|training_args|optimizer|scheduler)[^/]*\.bin"
-)
+_TORCH_FILE = re.compile(r".*\.pth?|(.*/)?(pytorch_model|adapter_model|optimizer|scheduler)[^/]*\.bin")
+_ARGUMENTS = "training_args.bin"
+_INDEX = re.compile(r".+\.(safetensors|bin)\.index\.json")
 _NO_COMMIT = re.compile(r"(^|/)(\.git|\.cache|git~1)[ .]*(/|$)|[\\\x00-\x1f\x7f]", re.IGNORECASE)
 _ON_EACH_NODE = re.compile(
     r"(model|pytorch_model|adapter_model)(-\d{5}-of-\d{5})?\.(safetensors|bin)|(optimizer|scheduler|scaler)\.(pt|bin)"
@@ -108,8 +108,14 @@ def is_shard_of_a_process(file: str) -> bool:
 
 
 def is_torch_file(file: str) -> bool:
-    """Whether `torch.save` has written a file, as a zip archive."""
-    return _TORCH_FILE.fullmatch(file) is not None
+    """Whether `torch.save` has written a file of the Trainer's, as a zip archive. A library's may be anything."""
+    is_trainers = state_kind(file) is not None or is_trainers_weights(file)
+    return file == _ARGUMENTS or (is_trainers and _TORCH_FILE.fullmatch(file) is not None)
+
+
+def is_index_of_shards(file: str) -> bool:
+    """Whether a file says in which others the weights are."""
+    return _INDEX.fullmatch(file) is not None
 
 
 def is_on_each_node(file: str) -> bool:
@@ -136,7 +142,7 @@ def checkpoint_step(name: str) -> int | None:
 def list_files(folder: Path, leave_out: Callable[[str], bool] = lambda name: False) -> tuple[str, ...]:
     """Relative paths, with `/`, of all files below a folder, sorted.
 
-    Hidden folders, links to folders and outboxes are left out, and names that no commit can have.
+    Outboxes are left out, and, which is said once, links to folders and names that no commit can have.
 
     Args:
         leave_out: Which names in `folder` itself are not looked at.
@@ -148,14 +154,17 @@ def list_files(folder: Path, leave_out: Callable[[str], bool] = lambda name: Fal
     for here, folders, files in os.walk(folder, onerror=_cannot_look):
         below = os.path.relpath(here, folder).replace(os.sep, "/") + "/"
         at_top = below == "./"
+        below = "" if at_top else below
         folders[:] = [
             name
             for name in folders
-            if not (name.startswith(".") or name == OUTBOX_NAME or (at_top and leave_out(name)))
+            if not (name == OUTBOX_NAME or (at_top and leave_out(name)))
+            and _can_be_committed(below + name)
+            and not _is_link(os.path.join(here, name), below + name)
         ]
         for name in files:
             if not (at_top and leave_out(name)) and _is_file(os.path.join(here, name)):
-                found.append(name if at_top else below + name)
+                found.append(below + name)
     return tuple(sorted(file for file in found if _can_be_committed(file)))
 
 
@@ -164,6 +173,13 @@ def _cannot_look(error: OSError) -> None:
         _say_once("%a is left out of what is pushed: the folder may not be read.", str(error.filename))
     elif not isinstance(error, FileNotFoundError | NotADirectoryError):
         raise error
+
+
+def _is_link(folder: str, name: str) -> bool:
+    is_link = os.path.islink(folder)
+    if is_link:
+        _say_once("%a is left out of what is pushed: it is a link to a folder.", name)
+    return is_link
 
 
 def _is_file(path: str) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import logging
 import ntpath
 import os
 import shutil
@@ -29,6 +30,8 @@ from ..outbox.content import is_as_it_was
 from ..outbox.queue import Outbox
 from ..settings import OUTBOX_NAME
 from .local import LocalCheckpoints
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,12 +60,14 @@ class Placing:
         outbox: What has not been pushed yet.
         downloads: Where checkpoints of the Hub come from.
         passed_over: Gains what was found and cannot be taken, in words.
+        revision: Where on the Hub the best checkpoint is looked for that one here refers to.
     """
 
     output_dir: Path
     outbox: Outbox
     downloads: Downloads
     passed_over: list[str]
+    revision: str | None = None
 
     def from_here(self, step: int, local: LocalCheckpoints) -> Restored | str:
         """Puts a checkpoint of this machine in its place; what is wrong with it, when that cannot be done."""
@@ -161,10 +166,10 @@ class Placing:
         is_here = step == state["global_step"] or problem_of(best) is None
         if Path(recorded) == best if is_here else problem_of(Path(recorded)) is None:
             return
-        if not is_here and (choice is None or not self._fetch_best(step, choice)):
+        if not is_here and not self._fetch_best(step, choice):
             self.passed_over.append(
                 f"the best checkpoint (step {step}), which that of step {state['global_step']} refers to, is "
-                "neither here nor on the Hub; load_best_model_at_end will not find it"
+                "neither here nor could it be had from the Hub; load_best_model_at_end will not find it"
             )
             return
         state["best_model_checkpoint"] = str(best)
@@ -172,10 +177,19 @@ class Placing:
         new.write_text(json.dumps(state, indent=2, sort_keys=True) + "\n", encoding="utf-8")  # as the Trainer does
         new.replace(file)
 
-    def _fetch_best(self, step: int, choice: HubCheckpoint) -> bool:
-        run_id = self.downloads.manifest(choice).run_id
-        numbered = HubCheckpoint(step, choice.repo_id, checkpoint_name(step), choice.commit)
-        for candidate in itertools.chain([numbered], self.downloads.older(choice.commit, step)):
+    def _fetch_best(self, step: int, choice: HubCheckpoint | None) -> bool:
+        if choice is not None:
+            return self._fetch_step(step, choice, self.downloads.manifest(choice).run_id)
+        try:
+            newest = next(self.downloads.checkpoints(self.revision), None)
+            return newest is not None and self._fetch_step(step, newest, self.outbox.run_id())
+        except Exception as error:  # whatever the Hub's client raises: the one that is here goes on without it
+            logger.debug("The best checkpoint could not be fetched", exc_info=error)
+            return False
+
+    def _fetch_step(self, step: int, beside: HubCheckpoint, run_id: str) -> bool:
+        numbered = HubCheckpoint(step, beside.repo_id, checkpoint_name(step), beside.commit)
+        for candidate in itertools.chain([numbered, beside], self.downloads.older(beside.commit, step)):
             if candidate.step == step:
                 with contextlib.suppress(Damaged):
                     if self.downloads.manifest(candidate).run_id == run_id:

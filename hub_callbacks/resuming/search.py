@@ -51,7 +51,7 @@ class Search:
         """
         beginning = Beginnings(self.outbox.root).newest()
         remote = RemoteCheckpoints(self.downloads, self.revision, self.passed_over)
-        placing = Placing(self.output_dir, self.outbox, self.downloads, self.passed_over)
+        placing = Placing(self.output_dir, self.outbox, self.downloads, self.passed_over, self.revision)
         local, common, is_begun = self._look_here(processes)
         while True:
             choice = self._choose(processes, common, is_begun, remote, beginning)

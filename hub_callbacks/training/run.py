@@ -349,6 +349,6 @@ class Run:
 
 def _best_saved(state: Any) -> int | None:
     """Step of the best checkpoint so far. The best step itself need not have been saved: evaluations may come more
-    often than saves."""
+    often than saves. It is all that is left where a training goes on without that folder."""
     best = state.best_model_checkpoint
-    return None if best is None else checkpoint_step(Path(best).name)
+    return state.best_global_step if best is None else checkpoint_step(Path(best).name)
