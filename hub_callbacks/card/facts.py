@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from .arguments import hyperparameters, is_likelihood, training_facts
 from .hub_names import is_repo_id
 from .jsonsafe import attempt, json_safe
 from .surroundings import hardware, versions
-from .tasks import task_of, task_of_adapter
+from .tasks import Task, as_listed, task_of, task_of_adapter
 
 Names = str | list[str] | None
 
@@ -146,27 +147,32 @@ def _model(model: Any) -> dict[str, Any]:
         "tags": attempt(lambda: list(model.model_tags)),
         "labels": attempt(lambda: len(config.id2label)),  # type: ignore[union-attr]
         "adapter": adapter,
-        "remote_code": type(inner).__module__.startswith("transformers_modules") or None,
     }
-    task = task_of(
+    named = task_of(
         class_name,
         has_vision=getattr(config, "vision_config", None) is not None,
         takes_audio=getattr(inner, "main_input_name", "") in ("input_features", "input_values"),
-    ) or task_of_adapter((adapter or {}).get("task_type"))
-    if task and facts["library"]:
-        facts |= {"task": task.pipeline_tag, "auto_class": task.auto_class}
-    elif facts["library"] == "transformers":
-        facts["auto_class"] = "AutoModel"
-    facts["base_model"] = _hub_name((adapter or {}).pop("base_model", None)) or _hub_name(
-        getattr(config, "_name_or_path", None) or getattr(model, "name_or_path", None)
     )
+    lists = sys.modules.get("transformers.models.auto.modeling_auto")
+    if lists and _is_of_transformers(type(inner)):
+        named = as_listed(named, class_name, vars(lists))
+    task = named or task_of_adapter((adapter or {}).get("task_type"))
+    if task and facts["library"]:
+        facts["task"] = task.pipeline_tag
+    if facts["library"] in ("transformers", "peft"):
+        facts |= _loader(type(inner), config, named)
+    origin = (adapter or {}).pop("base_model", None) or getattr(config, "_name_or_path", None)
+    origin = origin or getattr(model, "name_or_path", None)
+    facts["base_model"] = _hub_name(origin)
+    if adapter and not facts["base_model"]:
+        adapter["base_folder"] = _last_part(origin)
     facts |= attempt(lambda: _parameters(model), {})
     return facts
 
 
 def _library(model: Any, config: Any, adapter: dict[str, Any] | None) -> str | None:
     """The Hub's `library_name`: the library whose `from_pretrained` loads what is pushed."""
-    origins = {cls.__module__.split(".")[0] for cls in type(model).__mro__}
+    origins = _packages(type(model))
     if adapter and "peft" in origins:
         return "peft"
     if "sentence_transformers" in origins:
@@ -176,14 +182,41 @@ def _library(model: Any, config: Any, adapter: dict[str, Any] | None) -> str | N
     return None
 
 
+def _packages(kind: type) -> set[str]:
+    """The packages that a class and those that it is made from come from."""
+    return {cls.__module__.partition(".")[0] for cls in kind.__mro__}
+
+
+def _is_of_transformers(kind: type) -> bool:
+    """Whether `from transformers import ...` gives this very class."""
+    return attempt(lambda: getattr(sys.modules.get("transformers"), kind.__name__)) is kind
+
+
+def _loader(kind: type, config: Any, task: Task | None) -> dict[str, Any]:
+    """What loads a model class of transformers: a name in it, and whether it needs code of another's.
+
+    A class whose name tells no task is named itself, for `AutoModel` would leave out its head. One of a person's
+    own is loaded as what its name says, as long as its configuration is one of transformers'.
+    """
+    if config is None or "transformers" not in _packages(kind):
+        return {}
+    registered = getattr(kind, "_auto_class", None)  # of `register_for_auto_class`: its code is saved beside it
+    if (registered and kind.__module__ != "__main__") or kind.__module__.startswith("transformers_modules"):
+        return {"auto_class": registered or (task.auto_class if task else "AutoModel"), "remote_code": True}
+    if _is_of_transformers(kind):
+        return {"auto_class": task.auto_class if task else kind.__name__}
+    if task and type(config).__module__.partition(".")[0] == "transformers":
+        return {"auto_class": task.auto_class}
+    return {"own_code": True}
+
+
 def _adapter(model: Any) -> dict[str, Any] | None:
     """The active adapter of a model of PEFT, or of a transformers model that got one by `add_adapter`."""
     configs = getattr(model, "peft_config", None)
     if not isinstance(configs, Mapping) or not configs:
         return None
-    active = getattr(model, "active_adapter", None)
-    config = configs.get(active) if isinstance(active, str) else None
-    config = config or next(iter(configs.values()))
+    name = _active_adapter(model, configs)
+    config = configs[name]
 
     def get(name: str) -> Any:
         value = getattr(config, name, None)
@@ -194,11 +227,21 @@ def _adapter(model: Any) -> dict[str, Any] | None:
         "type": get("peft_type"),
         "task_type": get("task_type"),
         "base_model": get("base_model_name_or_path"),
+        "base_revision": get("revision"),
+        # PEFT saves each adapter in a folder of its name, transformers the active one beside the configuration.
+        "folder": name if name != "default" and "peft" in _packages(type(model)) else None,
         "r": get("r"),
         "lora_alpha": get("lora_alpha"),
         "lora_dropout": get("lora_dropout"),
         "target_modules": sorted(modules) if isinstance(modules, set | list | tuple) else modules,
     }
+
+
+def _active_adapter(model: Any, configs: Mapping[str, Any]) -> str:
+    """The first active one; `active_adapters` is a list in PEFT, and a method in transformers."""
+    active = attempt(lambda: model.active_adapters() if callable(model.active_adapters) else model.active_adapters)
+    active = [active] if isinstance(active, str) else active or []
+    return next((name for name in active if name in configs), next(iter(configs)))
 
 
 def _quantization(config: Any) -> str | None:
@@ -228,6 +271,11 @@ def _parameters(model: Any) -> dict[str, Any]:
 def _hub_name(name: Any) -> str | None:
     """`name` if it can be a repository on the Hub and is nothing on this disk."""
     return name if is_repo_id(name) and not Path(name).exists() else None
+
+
+def _last_part(path: Any) -> str | None:
+    """The name of a folder: where it is on this machine is nobody's business."""
+    return re.split(r"[/\\]", str(path).rstrip("/\\"))[-1] or None if path else None
 
 
 def _processing(processing_class: Any) -> dict[str, Any]:

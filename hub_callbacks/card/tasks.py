@@ -1,12 +1,13 @@
 """What a model class is for: pipeline tag, Auto class and how people call the task.
 
 By the naming convention of transformers' classes (`BertForSequenceClassification`), so that it works for
-custom classes that keep to it, and in a process without transformers.
+custom classes that keep to it; where transformers lists a class of its own elsewhere, by its lists.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 
 class Task(NamedTuple):
@@ -55,6 +56,32 @@ _BY_PEFT_TASK_TYPE = {
     "SEQ_2_SEQ_LM": _SEQ2SEQ,
 }
 
+LISTS = {
+    "AutoModelForSeq2SeqLM": "SEQ_TO_SEQ_CAUSAL_LM",
+    "AutoModelForImageTextToText": "IMAGE_TEXT_TO_TEXT",
+    "AutoModelForCausalLM": "CAUSAL_LM",
+    "AutoModelForSequenceClassification": "SEQUENCE_CLASSIFICATION",
+    "AutoModelForTokenClassification": "TOKEN_CLASSIFICATION",
+    "AutoModelForTableQuestionAnswering": "TABLE_QUESTION_ANSWERING",
+    "AutoModelForVisualQuestionAnswering": "VISUAL_QUESTION_ANSWERING",
+    "AutoModelForDocumentQuestionAnswering": "DOCUMENT_QUESTION_ANSWERING",
+    "AutoModelForQuestionAnswering": "QUESTION_ANSWERING",
+    "AutoModelForMaskedLM": "MASKED_LM",
+    "AutoModelForMultipleChoice": "MULTIPLE_CHOICE",
+    "AutoModelForImageClassification": "IMAGE_CLASSIFICATION",
+    "AutoModelForVideoClassification": "VIDEO_CLASSIFICATION",
+    "AutoModelForObjectDetection": "OBJECT_DETECTION",
+    "AutoModelForDepthEstimation": "DEPTH_ESTIMATION",
+    "AutoModelForSemanticSegmentation": "SEMANTIC_SEGMENTATION",
+    "AutoModelForInstanceSegmentation": "INSTANCE_SEGMENTATION",
+    "AutoModelForUniversalSegmentation": "UNIVERSAL_SEGMENTATION",
+    "AutoModelForSpeechSeq2Seq": "SPEECH_SEQ_2_SEQ",
+    "AutoModelForCTC": "CTC",
+    "AutoModelForAudioClassification": "AUDIO_CLASSIFICATION",
+    "AutoModelForTextToWaveform": "TEXT_TO_WAVEFORM",
+}
+"""Auto class → the list of the model classes that it loads, in `transformers.models.auto.modeling_auto`."""
+
 LABELS = {tag: tag.replace("-", " ") for tag in _TAGS.values()} | {
     "automatic-speech-recognition": "speech recognition",
     "document-question-answering": "answering questions about documents",
@@ -87,6 +114,25 @@ def task_of(class_name: str, *, has_vision: bool, takes_audio: bool) -> Task | N
     if class_name.endswith("ForConditionalGeneration"):
         return _VISION_LANGUAGE if has_vision else _SPEECH if takes_audio else _SEQ2SEQ
     return None
+
+
+def as_listed(task: Task | None, class_name: str, lists: Mapping[str, Any]) -> Task | None:
+    """The task under which transformers lists one of its own classes: `task`, if it does; `None` if under none.
+
+    Args:
+        task: What its name tells.
+        class_name: Name of the class.
+        lists: What `transformers.models.auto.modeling_auto` holds.
+    """
+    by_auto_class = {task.auto_class: task for task in (_SEQ2SEQ, _VISION_LANGUAGE, *_BY_SUFFIX.values())}
+    candidates = [task] if task else []
+    candidates += [by_auto_class[name] for name in LISTS]
+    return next((one for one in candidates if _is_listed(class_name, one, lists)), None)
+
+
+def _is_listed(class_name: str, task: Task, lists: Mapping[str, Any]) -> bool:
+    classes = lists.get(f"MODEL_FOR_{LISTS[task.auto_class]}_MAPPING_NAMES", {}).values()
+    return any(class_name in ([one] if isinstance(one, str) else one) for one in classes)
 
 
 def task_of_adapter(task_type: str | None) -> Task | None:

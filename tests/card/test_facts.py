@@ -13,7 +13,7 @@ import pytest
 import torch
 from transformers import TrainingArguments
 
-from hub_callbacks.card import gather_setup
+from hub_callbacks.card import gather_setup, tasks
 
 from .runs import Images, Regressor, from_the_hub, gpt2, tokenizer, vit
 
@@ -48,6 +48,74 @@ def test_an_adapter_is_told_with_what_it_was_put_on() -> None:
     assert model["base_model"] == "openai-community/gpt2" and model["task"] == "text-generation"
     assert model["adapter"]["type"] == "LORA" and model["adapter"]["target_modules"] == ["c_attn"]
     assert model["trainable_parameters"] == 128 < model["parameters"]
+
+
+def test_an_adapter_is_told_with_the_folder_that_it_and_its_base_are_in(tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(target_modules=["c_attn"], fan_in_fan_out=True)
+    for base, name, where, came_from in (
+        ("gpt2", "default", None, None),
+        (str(tmp_path / "base"), "poems", "poems", "base"),
+        ("C:\\models\\base\\", "poems", "poems", "base"),
+        ("", "default", None, None),
+    ):
+        setup = gather_setup(model=get_peft_model(gpt2(base), config, adapter_name=name))
+        adapter = setup["model"]["adapter"]
+        assert (adapter.get("folder"), adapter.get("base_folder")) == (where, came_from)
+        assert str(tmp_path) not in json.dumps(setup)
+
+
+def test_the_active_one_of_several_adapters_is_told() -> None:
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(r=2, target_modules=["c_attn"], fan_in_fan_out=True)
+    model = get_peft_model(gpt2(), config)
+    model.add_adapter("poems", LoraConfig(r=4, target_modules=["c_attn"], fan_in_fan_out=True))
+    for active, r, folder in (("default", 2, None), ("poems", 4, "poems"), (["poems", "default"], 4, "poems")):
+        model.base_model.set_adapter(active)
+        adapter = gather_setup(model=model)["model"]["adapter"]
+        assert (adapter["r"], adapter.get("folder")) == (r, folder)
+
+
+def test_a_model_is_loaded_by_what_transformers_lists_it_under() -> None:
+    from transformers.models.auto import modeling_auto
+
+    wrong = []
+    for auto_class, list_of in tasks.LISTS.items():
+        for names in getattr(modeling_auto, f"MODEL_FOR_{list_of}_MAPPING_NAMES").values():
+            for name in [names] if isinstance(names, str) else names:
+                guess = tasks.task_of(name, has_vision=False, takes_audio=False)
+                found = tasks.as_listed(guess, name, vars(modeling_auto))
+                same_list = f"MODEL_FOR_{tasks.LISTS[found.auto_class]}_MAPPING_NAMES"
+                wrong += [] if name in str(getattr(modeling_auto, same_list)) else [(name, auto_class, found)]
+    assert not wrong
+    for name in ("BertForNextSentencePrediction", "OwlViTForObjectDetection"):
+        guess = tasks.task_of(name, has_vision=False, takes_audio=False)
+        assert tasks.as_listed(guess, name, vars(modeling_auto)) is None
+
+
+def test_code_that_is_saved_with_a_model_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Registered in this process, and loaded from the repository that it came to."""
+    from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
+
+    (tmp_path / "modeling_own.py").write_text(
+        "from transformers import GPT2LMHeadModel\n\n\nclass Own(GPT2LMHeadModel):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    import modeling_own
+
+    kind = modeling_own.Own
+    config = GPT2Config(vocab_size=32, n_positions=16, n_embd=8, n_layer=1, n_head=1)
+    assert gather_setup(model=kind(config))["model"]["own_code"] is True
+    kind.register_for_auto_class("AutoModelForCausalLM")
+    assert isinstance(kind(config), GPT2LMHeadModel)
+    kind(config).save_pretrained(tmp_path / "saved")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "saved", trust_remote_code=True)
+    for model in (kind(config), loaded):
+        facts = gather_setup(model=model)["model"]
+        assert facts["remote_code"] is True and facts["auto_class"] == "AutoModelForCausalLM"
+        assert "own_code" not in facts
 
 
 def test_a_plain_module_has_no_library_and_no_task() -> None:
