@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import stat
 import sys
 import wave
@@ -36,6 +35,7 @@ from transformers import (
     Wav2Vec2Processor,
 )
 
+from cards import how_to_use, loaded_by
 from hub_callbacks import HubSyncCallback
 from models import arguments, configured, language_model, same_weights, tokenizer
 
@@ -58,20 +58,6 @@ def push(folder: Path, repo: str, model: Any, row: dict[str, Any], processor: An
     trainer.train()
     callback.close()
     return trainer.model.eval()
-
-
-def section(repo: str, revision: str | None = None) -> tuple[str, str]:
-    """What stands before the code of a card on the Hub, and the code."""
-    card = Path(hf_hub_download(f"local/{repo}", "README.md", revision=revision)).read_text(encoding="utf-8")
-    found = re.search(r"## How to use\n\n(.*?)```python\n(.*?)\n```", card, re.DOTALL)
-    assert found is not None
-    return found[1].strip(), found[2]
-
-
-def run(code: str, **given: Any) -> dict[str, Any]:
-    names = dict(given)
-    exec(compile(code, "README.md", "exec"), names)
-    return names
 
 
 def same_answers(one: Any, other: Any, **inputs: torch.Tensor) -> bool:
@@ -220,20 +206,19 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_model_of_transformers(hub: Any, repo: str, files: Path, kind: str, capsys: Any) -> None:
     make, row, processor, shown = KINDS[kind]
     pushed = push(files, repo, make(), row, processor(files))
-    before, code = section(repo)
+    before, code = how_to_use(repo)
     assert not before and shown in code
     capsys.readouterr()
-    found = run(code)
-    assert same_weights(found["model"] if "model" in found else found["pipe"].model, pushed)
+    assert same_weights(loaded_by(code), pushed)
     assert bool(capsys.readouterr().out) == ("print(" in code)
 
 
 def test_a_branch(hub: Any, api: HfApi, repo: str, files: Path) -> None:
     api.create_repo(f"local/{repo}")
     pushed = push(files, repo, language_model(), EACH_LABELLED, words(), hub_revision="run-2")
-    code = section(repo, "run-2")[1]
+    code = how_to_use(repo, "run-2")[1]
     assert 'revision="run-2"' in code and "model.safetensors" not in api.list_repo_files(f"local/{repo}")
-    assert same_weights(run(code)["pipe"].model, pushed)
+    assert same_weights(loaded_by(code), pushed)
 
 
 class Weighted(BertForSequenceClassification):
@@ -259,9 +244,9 @@ class OwnForSequenceClassification(BertForSequenceClassification):
 def test_a_class_of_a_persons_own(hub: Any, repo: str, files: Path, make: Callable[[], Any]) -> None:
     pushed = push(files, repo, make(), LABELLED, words())
     name = type(pushed).__name__
-    before, code = section(repo)
+    before, code = how_to_use(repo)
     assert before == f"The model is a `{name}`, whose code is not part of this repository: import it first."
-    assert same_weights(run(code, **{name: type(pushed)})["model"], pushed)
+    assert same_weights(loaded_by(code, **{name: type(pushed)}), pushed)
 
 
 # ----------------------------------------------------------------------------------------------- adapters
@@ -315,11 +300,11 @@ def test_an_adapter(
     api.create_repo(f"local/{repo}")
     model = adapt(AutoModelForCausalLM.from_pretrained(base))
     pushed = push(files, repo, model, EACH_LABELLED, words(), hub_revision=revision)
-    before, code = section(repo, revision)
+    before, code = how_to_use(repo, revision)
     assert not before and ('subfolder="poems"' in code) == (adapt in (named, second_of_two))
-    found = run(code)
-    assert same_answers(found["model"], pushed, input_ids=IDS[None])
-    assert not same_answers(found["model"], language_model(), input_ids=IDS[None])
+    found = loaded_by(code)
+    assert same_answers(found, pushed, input_ids=IDS[None])
+    assert not same_answers(found, language_model(), input_ids=IDS[None])
 
 
 def test_an_adapter_for_a_classifier(hub: Any, api: HfApi, repo: str, files: Path) -> None:
@@ -328,8 +313,8 @@ def test_an_adapter_for_a_classifier(hub: Any, api: HfApi, repo: str, files: Pat
     model = BertForSequenceClassification.from_pretrained(f"local/{repo}-base", num_labels=3)
     config = lora(target_modules=["query"], task_type="SEQ_CLS")
     pushed = push(files, repo, get_peft_model(model, config), LABELLED, words())
-    found = run(section(repo)[1])
-    assert same_answers(found["model"], pushed, input_ids=IDS[None])
+    found = loaded_by(how_to_use(repo)[1])
+    assert same_answers(found, pushed, input_ids=IDS[None])
 
 
 @pytest.mark.parametrize("adapt", [unnamed, named, added])
@@ -340,7 +325,7 @@ def test_an_adapter_for_a_model_from_a_folder(
     language_model().save_pretrained(folder)
     model = adapt(AutoModelForCausalLM.from_pretrained(folder))
     pushed = push(files, repo, model, EACH_LABELLED, words())
-    before, code = section(repo)
+    before, code = how_to_use(repo)
     assert before.startswith(
         "The base model, a `LlamaForCausalLM`, came from a folder, `small-llama`, which is not"
     )
@@ -348,7 +333,7 @@ def test_an_adapter_for_a_model_from_a_folder(
     assert str(files) not in card and "private" not in card.partition("hub_callbacks:begin")[2]
     (files / "path").mkdir()
     (files / "path" / "to").symlink_to(folder.parent)  # what a person has to fill in
-    assert same_answers(run(code)["model"], pushed, input_ids=IDS[None])
+    assert same_answers(loaded_by(code), pushed, input_ids=IDS[None])
 
 
 @pytest.mark.parametrize("adapt", [unnamed, named, added])
@@ -356,10 +341,10 @@ def test_an_adapter_for_a_model_that_came_from_nowhere(
     hub: Any, repo: str, files: Path, adapt: Callable[[Any], Any]
 ) -> None:
     pushed = push(files, repo, adapt(language_model()), EACH_LABELLED, words())
-    before, code = section(repo)
+    before, code = how_to_use(repo)
     assert before.startswith("The base model is a `LlamaForCausalLM` that names no repository or folder")
     code = code.replace("LlamaForCausalLM(...)", "LlamaForCausalLM()")
-    assert same_answers(run(code, LlamaForCausalLM=language_model)["model"], pushed, input_ids=IDS[None])
+    assert same_answers(loaded_by(code, LlamaForCausalLM=language_model), pushed, input_ids=IDS[None])
 
 
 # ------------------------------------------------------------------------------------------ plain modules
@@ -411,25 +396,25 @@ def test_a_plain_module(
     )
     trainer.train()
     callback.close()
-    before, code = section(repo, revision)
+    before, code = how_to_use(repo, revision)
     assert f"the state dict of the PyTorch module `{kind.__name__}`" in before
     code = code.replace(f"{kind.__name__}(...)", f"{kind.__name__}()")
-    found = run(code, **{kind.__name__: kind})
-    assert same_weights(found["model"], trainer.model)
+    found = loaded_by(code, **{kind.__name__: kind})
+    assert same_weights(found, trainer.model)
 
 
 def test_an_adapter_for_a_plain_module(hub: Any, repo: str, files: Path) -> None:
     torch.manual_seed(0)
     pushed = push(files, repo, get_peft_model(Net(), LoraConfig(r=2, target_modules=["out"])), EACH_LABELLED)
     assert isinstance(pushed, PeftModel)
-    before, code = section(repo)
+    before, code = how_to_use(repo)
     assert "The base model is a `Net`" in before
 
     def same_net() -> Net:
         torch.manual_seed(0)
         return Net()
 
-    found = run(code.replace("Net(...)", "Net()"), Net=same_net)["model"]
+    found = loaded_by(code.replace("Net(...)", "Net()"), Net=same_net)
     outputs = [model(IDS[None], labels=IDS[None])["logits"] for model in (found, pushed)]
     assert outputs[0].equal(outputs[1])
 
@@ -454,9 +439,9 @@ def test_a_sentence_transformer(hub: Any, repo: str, files: Path) -> None:
         callbacks=[callback],
     ).train()
     callback.close()
-    before, code = section(repo)
+    before, code = how_to_use(repo)
     assert not before and "SentenceTransformer(" in code
-    assert same_weights(run(code)["model"], model)
+    assert same_weights(loaded_by(code), model)
 
 
 def test_a_cross_encoder(hub: Any, repo: str, files: Path) -> None:
@@ -477,4 +462,4 @@ def test_a_cross_encoder(hub: Any, repo: str, files: Path) -> None:
         callbacks=[callback],
     ).train()
     callback.close()
-    assert same_weights(run(section(repo)[1])["model"], model)
+    assert same_weights(loaded_by(how_to_use(repo)[1]), model)

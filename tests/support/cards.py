@@ -1,11 +1,13 @@
-"""What can be said of a model, and where on its card that stands."""
+"""What can be said of a model, where on its card that stands, and the code on it."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, hf_hub_download
 
 SAID: dict[str, tuple[Any, str | None, str]] = {
     "language": ("en", "language", "en"),
@@ -31,3 +33,18 @@ def values(names: Iterable[str]) -> dict[str, Any]:
 def is_on(card: ModelCard, name: str) -> bool:
     _, key, there = SAID[name]
     return there in str(card if key is None else card.data.to_dict().get(key))
+
+
+def how_to_use(repo: str, revision: str | None = None) -> tuple[str, str]:
+    """What stands before the code of a card on the Hub, and the code."""
+    card = Path(hf_hub_download(f"local/{repo}", "README.md", revision=revision)).read_text(encoding="utf-8")
+    found = re.search(r"## How to use\n\n(.*?)```python\n(.*?)\n```", card, re.DOTALL)
+    assert found is not None
+    return found[1].strip(), found[2]
+
+
+def loaded_by(code: str, **given: Any) -> Any:
+    """The model that the code on a card loads, with what a person has to have imported."""
+    names = dict(given)
+    exec(compile(code, "README.md", "exec"), names)
+    return names["model"] if "model" in names else names["pipe"].model
