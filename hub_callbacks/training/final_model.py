@@ -113,14 +113,13 @@ def _save(args: Any, folder: Path, seen: dict[str, Any]) -> None:
     operation of all of them: there the model and the tokenizer save themselves."""
     trainer = trainer_at_work(args) if args.world_size == 1 else None
     if trainer is not None:
-        trainer.save_model(str(folder), _internal_call=True)
-        if not (folder / training_args.NAME).exists():
-            return
-    else:
-        save_model(seen["model"], folder)
-        processing_class = seen.get("processing_class") or _tokenizer_of_collator(seen.get("train_dataloader"))
-        if processing_class is not None:
-            processing_class.save_pretrained(folder)
+        with training_args.hiding_tokens(args):
+            trainer.save_model(str(folder), _internal_call=True)
+        return
+    save_model(seen["model"], folder)
+    processing_class = seen.get("processing_class") or _tokenizer_of_collator(seen.get("train_dataloader"))
+    if processing_class is not None:
+        processing_class.save_pretrained(folder)
     (folder / training_args.NAME).write_bytes(training_args.without_tokens(args))
 
 

@@ -74,10 +74,9 @@ class Run:
         self._can_be_seen = False
         self.is_ending = False
         self._card_due = False
-        self._has_said_what_is_missing = False
+        self._has_said_what_is_missing = self._has_said_incomplete = False
         self._other_nodes: OtherNodes | None = None
         self._saves = Saves(args, TRAINER_STATE, None)
-        self._has_said_what_lacks = False
         self._beginnings = Beginnings(self.engine.outbox.root)
 
     def goes_on_as(self, other: Run) -> None:
@@ -305,11 +304,11 @@ class Run:
 
     def _look_whether_complete(self, checkpoint: Path) -> None:
         """Says once, while there is time to do something about it, that no training will continue as it was."""
-        if not self.settings.pushes_checkpoints or self.args.save_only_model or self._has_said_what_lacks:
+        if not self.settings.pushes_checkpoints or self.args.save_only_model or self._has_said_incomplete:
             return
         why = problem_of(checkpoint, ranks=(), needs=TO_CONTINUE_AS_IT_WAS)
         if why is not None:
-            self._has_said_what_lacks = True
+            self._has_said_incomplete = True
             logger.warning(
                 "%s is pushed as it is, but no training can continue from it as if nothing had happened: %s. If "
                 "that is not meant, have the Trainer's class write it; save_only_model is for those who mean it.",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import io
+from collections.abc import Iterator
 from typing import Any
 
 NAME = "training_args.bin"
@@ -12,6 +14,19 @@ NAME = "training_args.bin"
 def has_token(args: Any) -> bool:
     """Whether `TrainingArguments` hold a token in any `*_token` field."""
     return any(value for name, value in vars(args).items() if name.endswith("_token"))
+
+
+@contextlib.contextmanager
+def hiding_tokens(args: Any) -> Iterator[None]:
+    """`TrainingArguments` without their tokens while a Trainer writes them: what is on the disk once may stay there."""
+    tokens = {name: value for name, value in vars(args).items() if name.endswith("_token")}
+    try:
+        for name in tokens:
+            object.__setattr__(args, name, None)
+        yield
+    finally:
+        for name, value in tokens.items():
+            object.__setattr__(args, name, value)
 
 
 def without_tokens(args: Any) -> bytes:

@@ -133,3 +133,20 @@ def test_a_checkpoint_that_cannot_be_continued_from_is_said_to_be_once(hub, repo
     caplog.clear()
     train(Trainer, tmp_path / f"{repo}-2", hub_strategy="checkpoint", save_only_model=True)
     assert "continue" not in caplog.text  # which was asked for
+
+
+def test_no_token_is_on_the_disk_while_the_final_model_is_saved(hub, repo, tmp_path):
+    """A kill leaves what is there for a day."""
+    written = []
+
+    class Looks(Trainer):
+        def save_model(self, output_dir=None, _internal_call=False):
+            super().save_model(output_dir, _internal_call=_internal_call)
+            written.append((Path(output_dir) / "training_args.bin").read_bytes())
+
+    args = arguments(tmp_path / repo, max_steps=2, save_strategy="no", hub_token=hub.token)
+    callback = HubSyncCallback()
+    Looks(classifier(), args, train_dataset=Sentences(), callbacks=[callback]).train()
+    callback.close()
+    assert len(written) == 1 and hub.token.encode() not in written[0] and args.hub_token == hub.token
+    assert "training_args.bin" in on_hub(tmp_path, repo)
