@@ -16,9 +16,11 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
+
+from .front import Entry, parse_front
 
 MARK = "hub_callbacks"
 REFUSED = "refused:"
@@ -75,15 +77,6 @@ class State:
 
 
 Part = Section | State | str
-
-
-class Entry(NamedTuple):
-    """One top-level key of the metadata: `comment` holds the comment lines above it, `raw` the key's lines."""
-
-    key: str
-    value: Any
-    raw: str
-    comment: str = ""
 
 
 @dataclass(frozen=True)
@@ -163,58 +156,6 @@ def _as_text(block: str) -> str:
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall(r"`+", block)), default=0))
     note = "The metadata of this card could not be read as YAML, so it is kept here. Repair it and move it up."
     return f"\n> {note}\n\n{fence}yaml\n{block}\n{fence}\n\n"
-
-
-# ------------------------------------------------------------------------------------------------ metadata
-
-
-def parse_front(block: str) -> tuple[list[Entry], str]:
-    """The top-level keys of a YAML mapping with their own lines, and the comments after the last one.
-
-    Raises:
-        yaml.YAMLError: for what is no YAML.
-        ValueError: for YAML that is no mapping.
-    """
-    loaded = yaml.safe_load(block)
-    if loaded is None:
-        return [], block + "\n" if block.strip() else ""
-    if not isinstance(loaded, dict):
-        raise ValueError("the metadata of a card has to be a mapping")
-    if not loaded:
-        return [], "".join(f"{line}\n" for line in block.split("\n") if line.startswith("#"))
-    try:
-        entries, tail = _split_front(block)
-        if repr([(entry.key, entry.value) for entry in entries]) == repr(
-            [(str(key), value) for key, value in loaded.items()]
-        ):
-            return entries, tail
-    except (yaml.YAMLError, ValueError, AttributeError):
-        pass  # its lines do not stand for themselves, as with anchors and `{a: 1, b: 2}`
-    return [Entry(str(key), value, dump_entry(str(key), value)) for key, value in loaded.items()], ""
-
-
-def _split_front(block: str) -> tuple[list[Entry], str]:
-    root = yaml.compose(block, Loader=yaml.SafeLoader)
-    several = re.search(r"(?m)^(\.\.\.|---|%)", block)
-    if several or not isinstance(root, yaml.MappingNode) or any(key.start_mark.column for key, _ in root.value):
-        raise ValueError("not a mapping with a key at the start of each line")
-    starts = [key.start_mark.line for key, _ in root.value]
-    lines = block.split("\n")
-    entries: list[Entry] = []
-    comment = "".join(line + "\n" for line in lines[: starts[0]])
-    for first, end in zip(starts, [*starts[1:], len(lines)], strict=True):
-        last = end
-        while last > first + 1 and (not lines[last - 1].strip() or lines[last - 1].startswith("#")):
-            last -= 1
-        raw = "".join(line + "\n" for line in lines[first:last])
-        key, value = next(iter(yaml.safe_load(raw).items()))
-        entries.append(Entry(str(key), value, raw, comment))
-        comment = "".join(line + "\n" for line in lines[last:end])
-    return entries, comment
-
-
-def dump_entry(key: str, value: Any) -> str:
-    return yaml.safe_dump({key: value}, sort_keys=False, allow_unicode=True, width=10_000)
 
 
 # ---------------------------------------------------------------------------------------------------- body

@@ -17,18 +17,17 @@ from typing import Any
 from .document import (
     REFUSED,
     Document,
-    Entry,
     Part,
     Section,
     State,
     digest,
-    dump_entry,
     hash_of,
     normalize,
     parse,
     record_of,
     with_state,
 )
+from .front import Entry, with_items
 
 _SECTION = "\0section:"
 """Stands for a generated section while lines are merged: no text has a zero byte."""
@@ -234,9 +233,10 @@ def _merge_metadata(mine: Document, theirs: Document, ancestor: dict[str, Any]) 
             items = ours.value if ours is not None and isinstance(ours.value, list) else []
             added = [item for item in items if hash_of(item) in new and hash_of(item) not in old]
             value = kept + [item for item in added if item not in kept]
-            front[key] = entry if value == entry.value else entry._replace(value=value, raw=dump_entry(key, value))
             if not value:
                 del front[key]
+            elif value != entry.value:
+                front[key] = with_items(entry, value)
         elif there.get(key) not in (None, was):
             continue  # both set it
         elif ours is None:

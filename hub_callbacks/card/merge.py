@@ -20,18 +20,17 @@ from typing import Any
 from .document import (
     REFUSED,
     Document,
-    Entry,
     Part,
     Section,
     State,
     append,
-    dump_entry,
     hash_of,
     normalize,
     parse,
     record_of,
     with_state,
 )
+from .front import Entry, dump_entry, with_items
 
 _PATH = re.compile(r"^(?:[/~\\]|\.{1,2}[/\\]|[A-Za-z]:[/\\])")
 _BASE_MODEL_PATH = re.compile(r"base_model:\w+:(?:$|" + _PATH.pattern.lstrip("^") + ")")
@@ -94,8 +93,12 @@ def _merge_front(new: list[Entry], old: list[Entry], state: State) -> tuple[list
             merged.append(entry._replace(comment=carried + entry.comment))
             carried = ""
         else:
-            raw = wanted.raw if wanted and wanted.value == value else dump_entry(key, value)
-            merged.append(Entry(key, value, raw, carried + (entry.comment if entry else "")))
+            if wanted is not None and value is wanted.value:
+                changed = wanted
+            else:
+                assert entry is not None
+                changed = with_items(entry, value)
+            merged.append(changed._replace(comment=carried + (entry.comment if entry else "")))
             carried = ""
     return merged, keys
 
@@ -143,7 +146,7 @@ def _without_local_paths(entry: Entry) -> Entry | None:
     if entry.key == "tags":
         kept = [tag for tag in values if not _BASE_MODEL_PATH.match(str(tag))]
         if kept != values:
-            return entry._replace(value=kept, raw=dump_entry("tags", kept)) if kept else None
+            return with_items(entry, kept) if kept else None
     return entry
 
 

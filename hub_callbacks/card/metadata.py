@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from .document import Document, Entry, State, normalize, parse, record_of, with_state
+from .document import Document, State, hash_of, normalize, parse, record_of, with_state
 from .evaluations import Evaluations, read_evaluations
 from .facts import CardOptions, Names
 from .formatting import is_loss, metric_name, one_line
+from .front import Entry, with_items
 from .hub_names import is_repo_id, language_id, license_id
 from .merge import refused
 from .tasks import LABELS
@@ -83,7 +85,7 @@ def clean_metadata(
     metrics = dict.fromkeys(_metric_id(metric) for _, metric in evaluations.metrics)
     results = _results(setup, progress or {}, evaluations, options, datasets, task)
 
-    tags = [one_line(tag) for tag in [*names(options.tags), *names(model.get("tags"))]]
+    tags = [one_line(tag, sys.maxsize) for tag in [*names(options.tags), *names(model.get("tags"))]]
     tags.append("generated_from_trainer")
     adapter = model.get("adapter") or {}
     if adapter.get("type"):
@@ -236,56 +238,96 @@ def _in_order(data: ModelCardData) -> ModelCardData:
 
 # -------------------------------------------------------------------------------------------- the Hub's no
 
-_KEY = re.compile(r'"([A-Za-z_][\w-]*)(?:[.\[][^"]*)?"')
+_KEY = re.compile(r'"([A-Za-z_][\w-]*)(?:\[(\d+)\])?(?:[.\[][^"]*)?"')
+_ALL = object()
 
 
 def drop_refused_keys(text: str, errors: list[str]) -> tuple[str, list[str]]:
     """A card without the metadata that the Hub refused, so that the weights can go.
 
     A key that was generated is taken out and its value remembered, so that it is not tried again; a key that
-    a person set becomes a comment, so that nothing of theirs is lost.
+    a person set becomes a comment, so that nothing of theirs is lost. Of a list only what is refused goes.
 
     Args:
         text: The card that was refused.
         errors: The messages of `validate-yaml` or of the refused commit, such as
-            `"license" must be one of [...]` or `"model-index[0].results[0].task" is required`.
+            `"license" must be one of [...]` or `"model-index[0].results[0].task" is required`; one for each time
+            that it was refused, of several lines where it said several things, each about what was left by then.
 
     Returns:
-        The text and the names of the keys that were dropped. If no message names a key: all generated keys,
-        and if there are none, every key.
+        The text and the names of the keys that were dropped, with the item where it was one of a list. If no
+        message names a key: all generated keys, and if there are none, every key.
     """
     line_end = "\r\n" if "\r\n" in text else "\n"
     document = parse(normalize(text))
-    front = document.front or []
-    there = [entry.key for entry in front]
-    dropped = list(dict.fromkeys(key for error in errors for key in _named(error, there)))
-    state = document.state or State()
+    dropped: list[str] = []
+    for error in errors:
+        document, names = _without(document, _named(error, document.front or []))
+        dropped += names
     if not dropped:
-        dropped = [key for key in there if key in state.keys] or there
+        there = [entry.key for entry in document.front or []]
+        generated = [key for key in there if document.state and key in document.state.keys]
+        document, dropped = _without(document, dict.fromkeys(generated or there, _ALL))
+    return str(document).replace("\n", line_end), dropped
+
+
+def _without(document: Document, refused_parts: dict[str, Any]) -> tuple[Document, list[str]]:
+    """The document without some keys, or some items of their lists, and the names of these.
+
+    Args:
+        refused_parts: Key → indices of the items, or `_ALL`.
+    """
+    state = document.state or State()
     kept: list[Entry] = []
+    dropped: list[str] = []
     keys = dict(state.keys)
     carried = ""
-    for entry in front:
-        if entry.key not in dropped:
-            kept.append(entry._replace(comment=carried + entry.comment))
-            carried = ""
-        elif _is_generated(entry, state):
-            keys[entry.key] = refused(entry.value)
+    for entry in document.front or []:
+        items, record = refused_parts.get(entry.key, ()), state.keys.get(entry.key)
+        if items is _ALL or (items and isinstance(record, str)):
+            dropped.append(entry.key)
             carried += entry.comment
-        else:
-            carried += entry.comment + "# The Hub refused:\n" + re.sub(r"(?m)^(?=.)", "# ", entry.raw)
+            if _is_generated(entry, state):
+                keys[entry.key] = refused(entry.value)
+            else:
+                carried += _commented(entry.raw)
+            continue
+        comment = entry.comment
+        for item in [entry.value[i] for i in items]:
+            dropped.append(f"{entry.key}: {item}")
+            if hash_of(item) not in (record or ()):
+                comment += _commented(with_items(entry, [item]).raw)
+        if items:
+            entry = with_items(entry, [item for i, item in enumerate(entry.value) if i not in items])
+        kept.append(entry._replace(comment=carried + comment))
+        carried = ""
     changed = Document(kept, document.parts, carried + document.tail)
     if document.state is not None:
         changed = with_state(changed, replace(state, keys=keys))
-    return str(changed).replace("\n", line_end), dropped
+    return changed, dropped
 
 
-def _named(error: str, there: list[str]) -> list[str]:
-    """The first key that each line of a message names: what is quoted after it is a value."""
-    found = []
+def _commented(raw: str) -> str:
+    return "# The Hub refused:\n" + re.sub(r"(?m)^(?=.)", "# ", raw)
+
+
+def _named(error: str, front: list[Entry]) -> dict[str, Any]:
+    """What a message is about: key → indices of the items of its list, or `_ALL`.
+
+    In each line it is the first key: what is quoted after it is a value.
+    """
+    values = {entry.key: entry.value for entry in front}
+    found: dict[str, Any] = {}
     for line in error.splitlines():
-        keys = [match.group(1) for match in _KEY.finditer(line)]
-        found += [key for key in keys if key in there][:1]
+        key, index = next((match.groups() for match in _KEY.finditer(line) if match[1] in values), ("", None))
+        if not key or found.get(key) is _ALL:
+            continue
+        value = values[key] if isinstance(values[key], list) else []
+        items = {int(index)} if index else set()
+        if "must be a string" in line:  # it may name the first one alone
+            items |= {i for i, item in enumerate(value) if not isinstance(item, str)}
+        items |= found.get(key, set())
+        found[key] = items if items and items < {*range(len(value))} else _ALL
     return found
 
 

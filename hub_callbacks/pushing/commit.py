@@ -195,12 +195,12 @@ def _commit(
             complaints = refused_metadata(error)
             if not cards or not complaints:
                 raise
-            refused += complaints
+            refused.append("\n".join(complaints))
             cards = _cards(job, refused)
         else:
             _remember(job, cards)
             return info, sum(map(len, (manifests | cards).values()))
-    job.notes.append("the Hub refused the card; it was left out: " + "; ".join(refused))
+    job.notes.append("the Hub refused the card; it was left out: " + "; ".join("\n".join(refused).splitlines()))
     return _commit_with(job, uploaded, manifests, deletions), sum(map(len, manifests.values()))
 
 

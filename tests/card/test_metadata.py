@@ -220,6 +220,37 @@ def test_a_refused_key_of_a_person_stays_as_a_comment() -> None:
     assert "# license: my-own  # really\n" in merged and merge_card(card(), merged) == merged
 
 
+MANY = "---\ntags: [good, {bad: 1}, 3, no such]\n---\n# Mine\n"
+
+
+@pytest.mark.parametrize(
+    ("errors", "left", "comment"),
+    [
+        (['"tags[1]" must be a string'], "[good, no such, generated_from_trainer]", "[{bad: 1}]"),
+        (['"tags" must be a string or a list of strings'], "[good, no such, generated_from_trainer]", "[3]"),
+        (['"tags[3]" is too long', '"tags[3]" is too long'], "[good, {bad: 1}, 3]", "[no such]"),
+        (
+            ['"tags[3]" is bad\n"tags[0]" is bad\n"tags[0]" is bad'],
+            "[{bad: 1}, 3, generated_from_trainer]",
+            "[good]",
+        ),
+        (['"tags[9]" is bad'], "null", "[good, {bad: 1}, 3, no such, generated_from_trainer]"),
+        (['"tags" is bad\n"tags[0]" is bad'], "null", "[good, {bad: 1}, 3, no such, generated_from_trainer]"),
+    ],
+)
+def test_a_list_loses_only_what_the_hub_refuses_of_it(errors: list[str], left: str, comment: str) -> None:
+    text, dropped = drop_refused_keys(merge_card(card(), MANY), errors)
+    assert metadata(text).get("tags") == yaml.safe_load(left) and all(name.startswith("tags") for name in dropped)
+    assert f"# The Hub refused:\n# tags: {comment}\n" in text
+    again = merge_card(card(), text)
+    assert metadata(again).get("tags") == yaml.safe_load(left) and merge_card(card(), again) == again
+
+
+def test_a_long_tag_is_not_cut() -> None:
+    long = "a-tag-" + "x" * 300
+    assert cleaned(tags=[long, f"{long} with\nwords"])[0]["tags"][:2] == [long, f"{long} with words"]
+
+
 def test_when_no_key_is_named_all_generated_metadata_goes_and_then_the_person_s() -> None:
     text = merge_card(card(license="mit"), "---\nother: 1\n---\n# Mine\n")
     smaller, dropped = drop_refused_keys(text, ["Something is wrong"])

@@ -128,6 +128,15 @@ def test_refused_metadata_is_dropped_and_named_and_the_weights_land(hub, api, re
     assert (download(tmp_path, repo) / "model.safetensors").is_file()
 
 
+def test_of_a_list_only_what_the_hub_refuses_is_dropped_and_named(hub, api, repo, tmp_path):
+    (tmp_path / repo).mkdir()
+    (tmp_path / repo / "README.md").write_text("---\ntags: [kept, {bad: 1}, 3]\n---\nMine.\n")
+    _, callback, _ = train(tmp_path, repo, hub_strategy="end")
+    assert "left out: tags: {'bad': 1}, tags: 3" in " ".join(callback.summary().notes)
+    text = card(tmp_path, repo)
+    assert ModelCard(text).data.tags == ["kept", "generated_from_trainer"] and "{bad: 1}" in text
+
+
 @pytest.mark.parametrize("broken", ["---\n: : :\n  - [\n---\nText.\n", "---\nno end of the metadata\n", "\0\0"])
 def test_a_broken_readme_never_stops_the_weights(hub, api, repo, tmp_path, broken):
     (tmp_path / repo).mkdir()
