@@ -15,6 +15,7 @@ from ..card import (
     read_evaluations,
     render_card,
 )
+from ..card.reading import Unreadable, text_of
 from ..hub.repository import Remote, Repository
 from ..outbox.durable import replace_file
 from ..outbox.push import CARD_FACTS, EVAL_RESULTS, LOCAL_CARD, MODEL, Push
@@ -37,7 +38,14 @@ def card_files(
         refused: The Hub's complaints about the metadata so far; what they are about is left out.
         notes: Gains what people should know.
     """
-    on_hub = repository.read_text(remote, README) if README in remote.root else None
+    try:
+        on_hub = text_of(repository.read_bytes(remote, README)) if README in remote.root else None
+    except Unreadable as error:
+        notes.append(
+            f"{README} on the Hub {error}, so it stays as it is, without a model card. "
+            "Put a text in UTF-8 in its place, and the next push adds the card."
+        )
+        return {}
     try:
         facts: dict[str, Any] = json.loads((push.folder / CARD_FACTS).read_text(encoding="utf-8"))
         # The training may not have known the owner yet.

@@ -23,6 +23,8 @@ from ..card import (
 from ..card.jsonsafe import json_safe
 from ..card.surroundings import dashboard_tags, hardware
 from ..errors import SettingsError
+from .readme import NAME as README
+from .readme import read_text
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
@@ -174,15 +176,19 @@ class CardFacts:
     def write(
         self, folder: Path, state: Any, weights_step: int | None = None, is_stopped: bool = False
     ) -> ModelCard:
-        """Renders the card now, merges it with the README.md that is in `folder`, and writes it there."""
-        readme = folder / "README.md"
-        there = readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else None
+        """Renders the card now, merges it with the README.md that is in `folder`, and writes it there.
+
+        One that cannot be merged stays as it is: the card is then only returned.
+        """
+        readme = folder / README
+        there = read_text(readme)
         progress = gather_progress(state, weights_step=weights_step, is_stopped=is_stopped)
         rendered = render_card(self._with_tags(), progress, CardOptions(**self.options), template=self.template)
         text = merge_card(rendered.text, there)
-        readme.write_text(text, encoding="utf-8")
-        for name, picture in rendered.pictures.items():
-            (folder / name).write_bytes(picture)
+        if there is not None or not readme.is_file():
+            readme.write_bytes(text.encode())
+            for name, picture in rendered.pictures.items():
+                (folder / name).write_bytes(picture)
         return model_card(text)
 
 

@@ -8,6 +8,7 @@ lines were the last one's is noted in the file (`State.local`).
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
 import os
@@ -17,6 +18,7 @@ from typing import Any
 
 from ..card.document import normalize, parse
 from ..card.edits import combine_edits
+from ..card.reading import Unreadable, text_of
 
 logger = logging.getLogger(__name__)
 
@@ -35,19 +37,35 @@ class Readme:
     def __init__(self, folder: Path) -> None:
         self.path = folder / NAME
         self._stamp = _stamp(self.path)
-        self._text = _read(self.path)
+        self._text: str | None = None
+        self._unreadable: bytes | None = None
+        try:
+            self._text = _read(self.path)
+        except Unreadable as error:
+            self._leave_alone(error)
 
     def look(self) -> None:
         """Takes what a person has written since the last push, before a library writes over it."""
+        stamp = _stamp(self.path)
+        if stamp == self._stamp:
+            return
         try:
-            stamp = _stamp(self.path)
-            text = None if stamp == self._stamp else _read(self.path)
+            text = _read(self.path)
+        except Unreadable as error:
+            self._leave_alone(error)
+            return
         except OSError as error:
             logger.warning("%s could not be read: %s", self.path, error)
             return
         # No text and half of one look alike to an editor that has just begun to write.
         if text is not None and text.strip() and not is_librarys(text):
-            self._stamp, self._text = stamp, text
+            self._stamp, self._text, self._unreadable = stamp, text, None
+
+    def _leave_alone(self, error: Unreadable) -> None:
+        """Remembers the bytes of what cannot be merged, for a library may write over it."""
+        self._stamp = _stamp(self.path)
+        self._text, self._unreadable = None, self.path.read_bytes()
+        say_left_alone(self.path, str(error))
 
     def bring_up(self, source: Path) -> Path | None:
         """The README.md to merge the card of a push into, with what a library has written since the last push.
@@ -64,18 +82,25 @@ class Readme:
             logger.warning("%s could not be merged with what the Trainer wrote", self.path, exc_info=error)
             return self.path if os.access(self.path, os.R_OK) else None
 
-    def _bring_up(self, beside: Path) -> Path:
-        there = _read(self.path)
+    def _bring_up(self, beside: Path) -> Path | None:
+        try:
+            there = _read(self.path)
+        except Unreadable as error:
+            self._leave_alone(error)
+            return None
         if there is None:
             return beside
+        if self._unreadable is not None and is_librarys(there):
+            _replace(self.path, self._unreadable)
+            return None
         text = there
         if there != self._text and is_librarys(there):
             text = combine_edits(there, None if is_librarys(self._text) else self._text, None) or there
         elif beside != self.path and is_librarys(written := _read(beside)):
             text = combine_edits(written, there, None) or there
         if text != there:
-            _replace(self.path, text)
-        self._stamp, self._text = _stamp(self.path), text
+            _replace(self.path, text.encode())
+        self._stamp, self._text, self._unreadable = _stamp(self.path), text, None
         return self.path
 
 
@@ -122,15 +147,34 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     return found.st_mtime_ns, found.st_size
 
 
+def read_text(path: Path) -> str | None:
+    """The text of a README.md; `None` where there is none, or, said once, where it is none that can be merged."""
+    try:
+        return _read(path)
+    except Unreadable as error:
+        say_left_alone(path, str(error))
+        return None
+
+
+@functools.cache
+def say_left_alone(path: Path, what_it_is: str) -> None:
+    logger.warning(
+        "%s %s, so it stays as it is, and the model card is made without it. "
+        "Put a text in UTF-8 in its place to have it in the card.",
+        path,
+        what_it_is,
+    )
+
+
 def _read(path: Path) -> str | None:
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
+    return text_of(path.read_bytes()) if path.is_file() else None
 
 
-def _replace(path: Path, text: str) -> None:
+def _replace(path: Path, content: bytes) -> None:
     """Writes a file wholly or not at all."""
     new = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        new.write_text(text, encoding="utf-8")
+        new.write_bytes(content)
         new.replace(path)
     finally:
         new.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ from typing import Any
 from ..outbox.push import CARD_FACTS, LOCAL_CARD, PushPart
 from ..outbox.snapshot import COPY_BELOW, Frozen, freeze
 from .plan import Plan
+from .readme import read_text
 
 COPIES = 200
 """Small files that are copied whose names differ in their numbers alone: of thousands it would be a second of
@@ -65,8 +66,8 @@ def stage(
         parts.append(PushPart(part.slot, files, part.prefix, part.whole_folder, part.others))
     if plan.card:
         facts = dict(card or {})
-        if readme is not None and readme.is_file():
-            facts[LOCAL_CARD] = readme.read_text(encoding="utf-8", errors="replace")
+        if readme is not None and (text := read_text(readme)) is not None:
+            facts[LOCAL_CARD] = text
         (staged / CARD_FACTS).write_text(json.dumps(facts), encoding="utf-8")
     return tuple(parts)
 

@@ -18,7 +18,7 @@ def has_token(args: Any) -> bool:
 
 @contextlib.contextmanager
 def hiding_tokens(args: Any) -> Iterator[None]:
-    """`TrainingArguments` without their tokens while a Trainer writes them: what is on the disk once may stay there."""
+    """`TrainingArguments` without their tokens, while a Trainer writes them: what is on the disk may stay there."""
     tokens = {name: value for name, value in vars(args).items() if name.endswith("_token")}
     try:
         for name in tokens:

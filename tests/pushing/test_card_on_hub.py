@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from huggingface_hub import ModelCard
+from huggingface_hub import CommitOperationCopy, ModelCard
 from peft import LoraConfig, get_peft_model
 from transformers import TrainerCallback
 
@@ -143,6 +143,31 @@ def test_a_broken_readme_never_stops_the_weights(hub, api, repo, tmp_path, broke
     (tmp_path / repo / "README.md").write_text(broken)
     train(tmp_path, repo, hub_strategy="end")
     assert (download(tmp_path, repo) / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    "content", ["Von Jürgen.\n".encode("latin-1"), b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"]
+)
+def test_a_readme_on_the_hub_that_cannot_be_read_stays_and_the_weights_land(hub, api, repo, tmp_path, content):
+    api.create_repo(f"local/{repo}")
+    api.upload_file(path_or_fileobj=content, path_in_repo="mine.md", repo_id=f"local/{repo}")
+    copied = CommitOperationCopy("mine.md", "README.md")  # the client itself would look into a README.md
+    api.create_commit(f"local/{repo}", [copied], commit_message="By way of git")
+    _, callback, _ = train(tmp_path, repo, hub_strategy="end")
+    assert (download(tmp_path, repo) / "README.md").read_bytes() == content
+    assert (download(tmp_path, repo) / "model.safetensors").is_file()
+    assert "README.md on the Hub is " in " ".join(callback.summary().notes)
+
+
+def test_a_readme_on_the_hub_with_a_byte_order_mark_or_as_a_large_file_is_merged(hub, api, repo, tmp_path):
+    api.create_repo(f"local/{repo}")
+    attributes = b"*.md filter=lfs diff=lfs merge=lfs -text\n"
+    api.upload_file(path_or_fileobj=attributes, path_in_repo=".gitattributes", repo_id=f"local/{repo}")
+    edit(api, repo, "\ufeff---\nlicense: mit\n---\nVon Jürgen.\n")
+    assert api.get_paths_info(f"local/{repo}", "README.md")[0].lfs
+    train(tmp_path, repo, hub_strategy="end")
+    text = card(tmp_path, repo)
+    assert text.startswith("---\nlicense: mit\n") and "Von Jürgen." in text and "## How it was trained" in text
 
 
 def test_the_picture_is_pushed_beside_the_card_and_shown_in_it(hub, api, repo, tmp_path):

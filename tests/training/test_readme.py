@@ -154,6 +154,66 @@ def test_a_subclass_that_was_never_trained_knows_the_repository_in_its_card(hub,
     assert f"# Card of {repo}, at local/{repo}." in text or f"# Card of {repo}, at {repo}." in text
 
 
+LATIN = "# Mine, by Jürgen\n".encode("latin-1")
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 3\n"
+
+
+@pytest.mark.parametrize("mine", [LATIN, POINTER])
+def test_what_cannot_be_read_stays_though_a_library_writes_over_it(tmp_path: Path, mine, caplog) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_bytes(mine)
+    local = Readme(tmp_path)
+    for step in (1, 2):
+        local.look()
+        readme.write_text(librarys(step))
+        assert local.bring_up(tmp_path) is None and readme.read_bytes() == mine
+    assert local.bring_up(tmp_path) is None and caplog.text.count("stays as it is") == 1
+    readme.write_text(MINE)
+    local.look()
+    readme.write_text(librarys(3))
+    assert local.bring_up(tmp_path) == readme
+    assert "I wrote this." in readme.read_text() and "until 3" in readme.read_text()
+
+
+@pytest.mark.parametrize("before", ["", MINE])
+def test_what_becomes_unreadable_during_a_training_stays(tmp_path: Path, before: str) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(before)
+    local = Readme(tmp_path)
+    readme.write_bytes(LATIN)
+    local.look()
+    readme.write_text(librarys(1))
+    local.bring_up(tmp_path)
+    assert readme.read_bytes() == LATIN
+
+
+def test_a_library_writes_over_utf_16_and_lines_of_windows(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_bytes("# Jürgens Modell\r\n\r\nVon mir.\r\n".encode("utf-16"))
+    local = Readme(tmp_path)
+    readme.write_text(librarys(1))
+    local.bring_up(tmp_path)
+    text = readme.read_bytes().decode()
+    assert "# Jürgens Modell\r\n\r\nVon mir.\r\n" in text and "until 1" in text
+
+
+@pytest.mark.parametrize("mine", ["Von Jürgen.\n".encode("latin-1"), "Von Jürgen.\n".encode("utf-16")])
+def test_a_readme_in_another_encoding_is_read_or_left_alone_wherever_it_is(hub, api, repo, tmp_path, caplog, mine):
+    (tmp_path / repo).mkdir()
+    readme = tmp_path / repo / "README.md"
+    readme.write_bytes(mine)
+    trainer, _, _ = train(tmp_path, repo, hub_strategy="every_save")
+    assert readme.read_bytes() == mine
+    made = trainer.create_model_card()
+    assert "## How it was trained" in made.content
+    is_read = mine.startswith(b"\xff\xfe")
+    assert is_read or readme.read_bytes() == mine
+    assert not is_read or readme.read_bytes().decode() == str(made)
+    for text in ((download(tmp_path, repo) / "README.md").read_text(), str(made)):
+        assert ("Von Jürgen." in text) == is_read and "\ufffd" not in text and "## How it was trained" in text
+    assert caplog.text.count("stays as it is") == (not is_read)
+
+
 class Writes(Trainer):
     """Writes a card before each save, as TRL's do."""
 
