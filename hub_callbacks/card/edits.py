@@ -12,6 +12,7 @@ import difflib
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import dropwhile, takewhile
 from typing import Any
 
 from .document import (
@@ -126,10 +127,16 @@ def _parts(lines: list[str], sources: list[Document]) -> list[Part]:
 
 
 def _common(mine: Sequence[str], theirs: Sequence[str]) -> list[str]:
-    """An ancestor where none is known: what only one side has then counts as added by it."""
+    """An ancestor where none is known: what only one side has then counts as added by it.
+
+    What has not even half of the shorter one in common is two texts: they are not woven together for the sake of a
+    heading, or a fence of code, that is in both.
+    """
     a, b = [*map(_token, mine)], [*map(_token, theirs)]
-    blocks = difflib.SequenceMatcher(None, a, b, autojunk=False).get_matching_blocks()
-    return [token for block in blocks for token in a[block.a : block.a + block.size]]
+    pairs = _pairs(a, b)
+    shared = sum(1 for i, _ in pairs if a[i])
+    shorter = min(sum(map(bool, a)), sum(map(bool, b)))
+    return [a[i] for i, _ in pairs] if 2 * shared > shorter else []
 
 
 def merge_lines(base: Sequence[str], mine: Sequence[str], theirs: Sequence[str]) -> list[str]:
@@ -141,9 +148,13 @@ def merge_lines(base: Sequence[str], mine: Sequence[str], theirs: Sequence[str])
         theirs: Lines of the remote text.
     """
     a, b = [*map(_token, mine)], [*map(_token, theirs)]
+    if not any(base):
+        return [*theirs, "", *dropwhile(lambda line: not line.strip(), mine)]
+    to_a, to_b = dict(_pairs(base, a)), dict(_pairs(base, b))
+    kept = [(i, to_a[i], to_b[i]) for i in to_a if i in to_b]
     merged: list[str] = []
     in_base = in_mine = in_theirs = 0
-    for start, here, there, size in _unchanged(base, a, b):
+    for start, here, there in [*kept, (len(base), len(a), len(b))]:
         was, left, right = base[in_base:start], a[in_mine:here], b[in_theirs:there]
         ours, others = mine[in_mine:here], theirs[in_theirs:there]
         if left in (was, right):
@@ -152,23 +163,40 @@ def merge_lines(base: Sequence[str], mine: Sequence[str], theirs: Sequence[str])
             merged += ours
         else:
             merged += _both(list(was), ours, others)
-        merged += theirs[there : there + size]
-        in_base, in_mine, in_theirs = start + size, here + size, there + size
+        merged += theirs[there : there + 1]
+        in_base, in_mine, in_theirs = start + 1, here + 1, there + 1
     return merged
 
 
-def _unchanged(base: Sequence[str], a: Sequence[str], b: Sequence[str]) -> list[tuple[int, int, int, int]]:
-    """Runs of lines that all three have: where they begin in each, and their length. The last one is empty."""
-    to_a = difflib.SequenceMatcher(None, base, a, autojunk=False).get_matching_blocks()
-    to_b = difflib.SequenceMatcher(None, base, b, autojunk=False).get_matching_blocks()
-    runs = []
-    for left in to_a:
-        for right in to_b:
-            start = max(left.a, right.a)
-            size = min(left.a + left.size, right.a + right.size) - start
-            if size > 0:
-                runs.append((start, left.b + start - left.a, right.b + start - right.a, size))
-    return [*runs, (len(base), len(a), len(b), 0)]
+def _pairs(a: Sequence[str], b: Sequence[str]) -> list[tuple[int, int]]:
+    """Indices of the lines that two texts have in common.
+
+    A blank line says nothing on its own: it belongs to the lines around it.
+    """
+    in_a, in_b = ([i for i, token in enumerate(tokens) if token] for tokens in (a, b))
+    words = difflib.SequenceMatcher(None, [a[i] for i in in_a], [b[i] for i in in_b], autojunk=False)
+    found = [(-1, -1)]
+    for block in [*words.get_matching_blocks()]:
+        ends = [(in_a[block.a + k], in_b[block.b + k]) for k in range(block.size)]
+        for i, j in ends or [(len(a), len(b))]:
+            at_a, at_b = found[-1][0] + 1, found[-1][1] + 1
+            found += [(at_a + k, at_b + n) for k, n in _blanks(a[at_a:i], b[at_b:j])]
+            found.append((i, j))
+    return found[1:-1]
+
+
+def _blanks(a: Sequence[str], b: Sequence[str]) -> list[tuple[int, int]]:
+    """Indices of the blank lines that belong together, of two texts that have no other line in common."""
+    if [*map(bool, a)] == [*map(bool, b)]:
+        return [(i, i) for i, token in enumerate(a) if not token]
+    first = _blank_run(a, b)
+    last = _blank_run(a[first:][::-1], b[first:][::-1])
+    return [(i, i) for i in range(first)] + [(len(a) - i, len(b) - i) for i in range(last, 0, -1)]
+
+
+def _blank_run(a: Sequence[str], b: Sequence[str]) -> int:
+    """With how many blank lines both begin."""
+    return len([*takewhile(lambda pair: not pair[0] and not pair[1], zip(a, b, strict=False))])
 
 
 def _both(base: list[str], mine: Sequence[str], theirs: Sequence[str]) -> list[str]:

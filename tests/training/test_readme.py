@@ -9,6 +9,7 @@ from huggingface_hub import ModelCard
 from transformers import Trainer, TrainerCallback
 
 from hub_callbacks import HubSyncCallback
+from hub_callbacks.card import combine_edits, example, merge_card, render_card
 from hub_callbacks.training.readme import Readme, is_librarys
 from models import Sentences, arguments, classifier
 from runs import download, train
@@ -152,6 +153,130 @@ def test_a_subclass_that_was_never_trained_knows_the_repository_in_its_card(hub,
     callback.close()
     text = (download(tmp_path, repo) / "README.md").read_text()
     assert f"# Card of {repo}, at local/{repo}." in text or f"# Card of {repo}, at {repo}." in text
+
+
+TOP = """
+# My model
+
+I wrote this.
+
+## Usage
+
+| A | B |
+|:--|:--|
+| 1 | 2 |
+
+```python
+print("mine")
+```
+
+Last words of the top.
+"""
+END = """
+## Limits
+
+Not for tomatoes.
+
+```python
+print("tomatoes")
+```
+
+The last words.
+"""
+LIBRARYS = """---
+library_name: transformers
+tags:
+- generated_from_trainer
+---
+
+# Model Card for {name}
+
+This model was fine-tuned.
+It has been trained until {step}.
+
+## Usage
+
+```python
+print("the library's")
+```
+
+## Training procedure
+
+
+
+| A | B |
+|:--|:--|
+{rows}
+
+### Framework versions
+
+- Library: 1.0
+
+## Citations
+
+```bibtex
+@software{{it}}
+```
+"""
+
+
+def of_library(step: int, name: str = "None") -> str:
+    return LIBRARYS.format(step=step, name=name, rows="\n".join(f"| {i} | {i}.5 |" for i in range(step)))
+
+
+class Trained:
+    """A folder that a library writes into at each save, and what is on the Hub."""
+
+    def __init__(self, folder: Path) -> None:
+        self.readme = folder / "README.md"
+        self.local = Readme(folder)
+        self.on_hub: str | None = None
+
+    def save(self, step: int, name: str = "None") -> None:
+        self.local.look()
+        self.readme.write_text(of_library(step, name))
+        self.push(step)
+
+    def push(self, step: int) -> None:
+        self.local.bring_up(self.readme.parent)
+        card = render_card(example.SETUP, example.PROGRESS | {"step": step}, example.OPTIONS)
+        local = self.readme.read_text()
+        self.on_hub = merge_card(card.text, combine_edits(local, self.on_hub, self.on_hub))
+
+    def edit(self, old: str, new: str) -> None:
+        text = self.readme.read_text()
+        assert text.count(old) == 1
+        self.readme.write_text(text.replace(old, new))
+
+
+@pytest.mark.parametrize("end", ["", END], ids=["top", "top and end"])
+def test_a_persons_text_stays_whole_and_where_it_is(tmp_path: Path, end: str) -> None:
+    (tmp_path / "README.md").write_text(TOP)
+    run = Trained(tmp_path)
+    run.save(1)
+    if end:
+        run.edit("@software{it}\n```\n", f"@software{{it}}\n```\n{end}")
+    run.save(2)
+    run.push(2)  # after an evaluation
+    assert run.on_hub is not None
+    run.on_hub = run.on_hub.replace("I wrote this.\n", "I wrote this.\n\nFrom the web.\n")
+    run.on_hub = run.on_hub.replace("## Citations\n", "## Citations\n\nCite us.\n")
+    run.save(3)
+    run.edit("Last words", "The last words")
+    run.push(3)
+    hub, run = run.on_hub, Trained(tmp_path)  # another process
+    run.on_hub = hub
+    run.save(4)
+    run.save(5, "my-model")
+    top = TOP.replace("Last words", "The last words")
+    written = of_library(5, "my-model").partition("---\n\n")[2]
+    assert top + "\n" + written + end in run.readme.read_text().replace("```\n\n<", "```\n<")
+    top = top.replace("this.\n", "this.\n\nFrom the web.\n")
+    written = written.replace("## Citations\n", "## Citations\n\nCite us.\n")
+    assert run.on_hub is not None and top + "\n" + written in run.on_hub
+    assert end in run.on_hub.partition(written)[2]
+    for once in ("From the web.", "Cite us.", "Not for tomatoes.", "I wrote this.", "## How it was trained"):
+        assert run.on_hub.count(once) == (once != "Not for tomatoes." or bool(end)), once
 
 
 LATIN = "# Mine, by Jürgen\n".encode("latin-1")
