@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .evaluations import read_evaluations
     from .facts import CardOptions, gather_evaluation_data, gather_setup
     from .gaps import missing
+    from .libraries import said_by_library, with_repository
     from .merge import merge_card
     from .metadata import clean_metadata, drop_refused_keys
     from .progress import gather_progress
@@ -36,7 +37,9 @@ _WHERE = {
     "missing": ".gaps",
     "read_evaluations": ".evaluations",
     "render_card": ".render",
+    "said_by_library": ".libraries",
     "try_template": ".render",
+    "with_repository": ".libraries",
 }
 
 __all__ = [
@@ -53,7 +56,9 @@ __all__ = [
     "model_card",
     "read_evaluations",
     "render_card",
+    "said_by_library",
     "try_template",
+    "with_repository",
 ]
 
 

@@ -152,6 +152,11 @@ def normalize(text: str | None) -> str:
     return (text or "").replace("\r\n", "\n").replace("\r", "\n")
 
 
+def outside_code(text: str) -> str:
+    """A text without its fenced code."""
+    return re.sub(r"(?ms)^ {0,3}(```+|~~~+).*?(?:^ {0,3}\1[`~]*[ \t]*$|\Z)", "", text)
+
+
 def _as_text(block: str) -> str:
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall(r"`+", block)), default=0))
     note = "The metadata of this card could not be read as YAML, so it is kept here. Repair it and move it up."

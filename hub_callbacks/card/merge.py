@@ -26,19 +26,22 @@ from .document import (
     append,
     hash_of,
     normalize,
+    outside_code,
     parse,
     record_of,
     with_state,
 )
 from .front import Entry, dump_entry, with_items
+from .libraries import is_by_trl
 
 _PATH = re.compile(r"^(?:[/~\\]|\.{1,2}[/\\]|[A-Za-z]:[/\\])")
 _BASE_MODEL_PATH = re.compile(r"base_model:\w+:(?:$|" + _PATH.pattern.lstrip("^") + ")")
 _UNFILLED = "[More Information Needed]"
 _HEADING = re.compile(r"^ {0,3}# \S|^<h1[ >]|\n=+[ \t]*$", re.M | re.I)
-_TITLE = re.compile(r"\s*# [^\n]*\n+")
+_TITLE = re.compile(r"(?m)^\s*# [^\n]*\n+")
 _SECOND_TITLE = "## About this model\n\n"
 _ABSENT = object()
+_NONE = Entry("", None, "")
 
 
 def merge_card(generated: str, existing: str | None) -> str:
@@ -57,7 +60,7 @@ def merge_card(generated: str, existing: str | None) -> str:
     line_end = "\r\n" if existing.count("\r\n") * 2 > existing.count("\n") else "\n"
     old = parse(normalize(existing))
     old_state = old.state or State()
-    front, keys = _merge_front(new.front or [], old.front or [], old_state)
+    front, keys = _merge_front(new.front or [], old.front or [], old_state, is_by_trl(old))
     parts = _merge_sections(new, old)
     if front and old.front is None and not (parts and str(parts[0]).startswith("\n")):
         parts = ["\n", *parts]
@@ -69,9 +72,14 @@ def merge_card(generated: str, existing: str | None) -> str:
 # ------------------------------------------------------------------------------------------------ metadata
 
 
-def _merge_front(new: list[Entry], old: list[Entry], state: State) -> tuple[list[Entry], dict[str, Any]]:
+def _merge_front(
+    new: list[Entry], old: list[Entry], state: State, is_trls: bool
+) -> tuple[list[Entry], dict[str, Any]]:
     generated = {entry.key: entry for entry in new}
     there = {entry.key: entry for entry in map(_without_local_paths, old) if entry is not None}
+    ours, theirs = (found.get("library_name", _NONE).value for found in (generated, there))
+    if is_trls and theirs == "transformers" and ours not in (None, theirs):
+        del there["library_name"]  # TRL writes it for adapters, too
     overwritten = {entry.key for entry in old} - set(there)
     merged: list[Entry] = []
     keys: dict[str, Any] = {}
@@ -220,12 +228,8 @@ def _without_second_title(parts: list[Part]) -> list[Part]:
     titled = False
     merged: list[Part] = []
     for part in parts:
-        titled = titled or (isinstance(part, str) and bool(_HEADING.search(_outside_code(part))))
+        titled = titled or (isinstance(part, str) and bool(_HEADING.search(outside_code(part))))
         if isinstance(part, Section) and part.name == "intro" and titled and part.raw is None:
             part = Section(part.name, _TITLE.sub(_SECOND_TITLE, part.content, count=1))
         merged.append(part)
     return merged
-
-
-def _outside_code(text: str) -> str:
-    return re.sub(r"(?ms)^ {0,3}(```+|~~~+).*?(?:^ {0,3}\1[`~]*[ \t]*$|\Z)", "", text)

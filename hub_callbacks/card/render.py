@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -41,6 +42,7 @@ def render_card(
     options: CardOptions | None = None,
     *,
     template: str | None = None,
+    said: Collection[str] = (),
 ) -> RenderedCard:
     """The card for one commit.
 
@@ -51,6 +53,7 @@ def render_card(
         template: Text of a Jinja template to use instead of the package's own, with its variables, and with
             `card_data`, the metadata as YAML. Where it has no `{% call section("name") %}`, all of it is one
             section.
+        said: Variables of the package's own template that need not be shown, of `said_by_library`.
 
     Raises:
         jinja2.TemplateError: for a template of the user's that does not work.
@@ -59,6 +62,8 @@ def render_card(
     metadata = clean_metadata(setup, progress, options)
     pictures = draw(setup, progress)
     values = _variables(setup, progress, options, metadata, next(iter(pictures), None))
+    if template is None:
+        values |= dict.fromkeys(said, "")
     source = TEMPLATE.read_text(encoding="utf-8") if template is None else template
     body = _compiled(source).render(values)
     return RenderedCard(_assemble(body, values["card_data"]), pictures, metadata.problems)

@@ -14,6 +14,8 @@ from ..card import (
     merge_card,
     read_evaluations,
     render_card,
+    said_by_library,
+    with_repository,
 )
 from ..card.reading import Unreadable, text_of
 from ..hub.repository import Remote, Repository
@@ -48,23 +50,26 @@ def card_files(
         return {}
     try:
         facts: dict[str, Any] = json.loads((push.folder / CARD_FACTS).read_text(encoding="utf-8"))
-        # The training may not have known the owner yet.
-        setup = {**facts.get("setup", {}), "repo_id": remote.repo_id}
-        card = render_card(
-            setup,
-            facts.get("progress", {}),
-            CardOptions(**facts.get("options", {})),
-            template=facts.get("template"),
-        )
-        notes += card.problems
-        memory = outbox.card_memory(push.target, repository.hub)
-        last_pushed = memory.read_text(encoding="utf-8", errors="replace") if memory.is_file() else None
         tokens = [repository.token]
         local = facts.get(LOCAL_CARD)
         if local is not None and (secret := secret_within(local.encode(), tokens)):
             notes.append(f"the text of {README} here was left out of the card: it holds {secret}")
             local = None
-        text = merge_card(card.text, combine_edits(local, on_hub, last_pushed))
+        memory = outbox.card_memory(push.target, repository.hub)
+        last_pushed = memory.read_text(encoding="utf-8", errors="replace") if memory.is_file() else None
+        existing = combine_edits(
+            with_repository(local, remote.repo_id), with_repository(on_hub, remote.repo_id), last_pushed
+        )
+        card = render_card(
+            # The training may not have known the owner yet.
+            {**facts.get("setup", {}), "repo_id": remote.repo_id},
+            facts.get("progress", {}),
+            CardOptions(**facts.get("options", {})),
+            template=facts.get("template"),
+            said=said_by_library(existing),
+        )
+        notes += card.problems
+        text = merge_card(card.text, existing)
         if (secret := secret_within(card.text.encode(), tokens)) is not None:
             notes.append(f"the model card was left out: what it is made from holds {secret}")
             return {}

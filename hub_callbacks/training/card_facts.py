@@ -18,7 +18,9 @@ from ..card import (
     merge_card,
     model_card,
     render_card,
+    said_by_library,
     try_template,
+    with_repository,
 )
 from ..card.jsonsafe import json_safe
 from ..card.surroundings import dashboard_tags, hardware
@@ -182,9 +184,15 @@ class CardFacts:
         """
         readme = folder / README
         there = read_text(readme)
-        progress = gather_progress(state, weights_step=weights_step, is_stopped=is_stopped)
-        rendered = render_card(self._with_tags(), progress, CardOptions(**self.options), template=self.template)
-        text = merge_card(rendered.text, there)
+        existing = with_repository(there, self.setup.get("repo_id") or "")
+        rendered = render_card(
+            self._with_tags(),
+            gather_progress(state, weights_step=weights_step, is_stopped=is_stopped),
+            CardOptions(**self.options),
+            template=self.template,
+            said=said_by_library(existing),
+        )
+        text = merge_card(rendered.text, existing)
         if there is not None or not readme.is_file():
             readme.write_bytes(text.encode())
             for name, picture in rendered.pictures.items():

@@ -18,7 +18,7 @@ def has_token(args: Any) -> bool:
 
 @contextlib.contextmanager
 def hiding_tokens(args: Any) -> Iterator[None]:
-    """`TrainingArguments` without their tokens, while a Trainer writes them: what is on the disk may stay there."""
+    """`TrainingArguments` without their tokens, while a Trainer writes them: a kill leaves what is on the disk."""
     tokens = {name: value for name, value in vars(args).items() if name.endswith("_token")}
     try:
         for name in tokens:

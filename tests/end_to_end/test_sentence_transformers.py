@@ -137,6 +137,7 @@ def test_the_card_has_the_librarys_text_and_ours_once_and_the_scripts_keywords(h
     trainer = trainer_of(tmp_path, repo, embedder(tmp_path), callback, push_to_hub=True)
     trainer.train()
     during = card(tmp_path, repo)
+    assert f'SentenceTransformer("local/{repo}")' in during and '"sentence_transformers_model_id"' not in during
     assert during.count("### Training Logs") == 1 and during.count("## How it was trained") == 1
     trainer.save_model()
     commit = trainer.push_to_hub(language="en", license="mit", tags="mine", dataset_tags="local/pairs")
@@ -150,13 +151,16 @@ def test_the_card_has_the_librarys_text_and_ours_once_and_the_scripts_keywords(h
     for once in ("### Training Logs", "reimers-2019-sentence-bert", "- **License:** mit", "| 1.0   | 4 "):
         assert text.count(once) == 1, once
     assert text.count("## How it was trained") == 1 and text.count("hub_callbacks:state") == 1
+    assert text.count("from sentence_transformers import") == text.count("- Transformers: ") == 1
+    assert "**Versions:**" not in text and "## About this model" not in text and text.count("\n# Sent") == 1
     assert f'SentenceTransformer("local/{repo}")' in text.partition("hub_callbacks:begin")[0]
 
 
 def test_a_persons_readme_outlives_the_librarys_of_each_save(hub, api, repo, tmp_path):
     (tmp_path / repo).mkdir()
     readme = tmp_path / repo / "README.md"
-    readme.write_text("---\nlicense: mit\n---\n\n# My model\n\nI wrote this.\n")
+    mine = "\n# My model\n\nI wrote this.\n\n## Limits\n\nNot for tomatoes.\n\nLast words.\n"
+    readme.write_text(f"---\nlicense: mit\n---\n{mine}")
     callback = HubSyncCallback(hub_always_push=True)
     trainer = trainer_of(tmp_path, repo, embedder(tmp_path), callback, push_to_hub=True)
     trainer.train()
@@ -168,7 +172,8 @@ def test_a_persons_readme_outlives_the_librarys_of_each_save(hub, api, repo, tmp
     for text in (during, card(tmp_path, repo)):
         for once in ("# My model", "I wrote this.", "license: mit", "### Training Logs", "| 1.0   | 4 "):
             assert text.count(once) == 1, once
-    assert readme.read_text().count("I wrote this.") == 1
+        assert f"{mine}\n# Sent" in text
+    assert f"{mine}\n# Sent" in readme.read_text()
     assert titles(api, repo)[:2] == ["Training in progress, step 2", "Training in progress, step 4"]
 
 

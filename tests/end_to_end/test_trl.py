@@ -76,6 +76,7 @@ def test_an_adapter_of_supervised_finetuning_arrives_and_loads(hub, api, repo, t
     assert "adapter_model.safetensors" in files and "model.safetensors" not in files
     again = PeftModel.from_pretrained(language_model(), f"local/{repo}", cache_dir=tmp_path / "cache")
     assert same_weights(again, trainer.model)
+    assert ModelCard(card(tmp_path, repo)).data.library_name == "peft"  # TRL says transformers
 
 
 @pytest.mark.parametrize("peft_config", [None, lora(task_type="CAUSAL_LM")], ids=["model", "adapter"])
@@ -100,7 +101,7 @@ def test_preference_optimization_arrives_and_loads(hub, api, repo, tmp_path, pef
         again = PeftModel.from_pretrained(language_model(), f"local/{repo}", cache_dir=tmp_path / "cache")
         trained = {name: value for name, value in trainer.model.state_dict().items() if ".ref." not in name}
         assert all(value.equal(trained[name]) for name, value in again.state_dict().items())
-    assert "trained with DPO" in card(tmp_path, repo)
+    assert "trained with DPO" in card(tmp_path, repo) and f'model="local/{repo}"' in card(tmp_path, repo)
 
 
 def test_a_reward_model_arrives_and_loads(hub, api, repo, tmp_path):
@@ -150,16 +151,34 @@ def test_the_card_has_trls_text_and_ours_once_and_the_scripts_keywords(hub, api,
     for once in ("# Model Card for", "trained with SFT", "vonwerra2020trl", "on the [local/texts]"):
         assert text.count(once) == 1, once
     assert text.count("## How it was trained") == 1 and text.count("hub_callbacks:state") == 1
+    assert text.count("from transformers import pipeline") == text.lower().count("transformers: ") == 1
+    assert "**Versions:**" not in text and "## About this model" not in text and text.count("\n# ") == 1
     assert f'model="local/{repo}"' in text and f'model="{repo}"' not in text
+
+
+MINE = """
+# My model
+
+I wrote this.
+
+```python
+print("mine")
+```
+
+## Limits
+
+Not for tomatoes.
+"""
 
 
 def test_a_persons_readme_outlives_trls_and_so_does_an_edit_on_the_hub(hub, api, repo, tmp_path):
     (tmp_path / repo).mkdir()
     readme = tmp_path / repo / "README.md"
-    readme.write_text("---\nlicense: mit\n---\n\n# My model\n\nI wrote this.\n")
+    readme.write_text(f"---\nlicense: mit\n---\n{MINE}")
     callback = HubSyncCallback(hub_always_push=True)
     trainer = sft(tmp_path, repo, callback)
     trainer.train()
+    assert f"{MINE}\n# Model Card for" in readme.read_text() and MINE in card(tmp_path, repo)
     edited = card(tmp_path, repo).replace("I wrote this.", "I wrote this.\n\nAnd this.")
     api.upload_file(path_or_fileobj=edited.encode(), path_in_repo="README.md", repo_id=f"local/{repo}")
     trainer.push_to_hub(dataset_name="local/texts")
@@ -168,7 +187,8 @@ def test_a_persons_readme_outlives_trls_and_so_does_an_edit_on_the_hub(hub, api,
     for once in ("# My model", "I wrote this.", "And this.", "license: mit", "trained with SFT", "local/texts]"):
         assert text.count(once) == 1, once
     assert f'model="local/{repo}"' in text.partition("hub_callbacks:begin")[0]
-    assert readme.read_text().count("I wrote this.") == 1  # where TRL alone would leave its own text
+    assert f"{MINE}\n# Model Card for" in readme.read_text()  # where TRL alone would leave its own text
+    assert MINE.replace("wrote this.", "wrote this.\n\nAnd this.") + "\n# Model Card for" in text
 
 
 class Person(TrainerCallback):
