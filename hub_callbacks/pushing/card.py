@@ -60,9 +60,10 @@ def card_files(
         existing = combine_edits(
             with_repository(local, remote.repo_id), with_repository(on_hub, remote.repo_id), last_pushed
         )
+        # The training may not have known the owner yet.
+        setup = {**facts.get("setup", {}), "repo_id": remote.repo_id}
         card = render_card(
-            # The training may not have known the owner yet.
-            {**facts.get("setup", {}), "repo_id": remote.repo_id},
+            setup,
             facts.get("progress", {}),
             CardOptions(**facts.get("options", {})),
             template=facts.get("template"),
@@ -87,15 +88,11 @@ def card_files(
 def _eval_results(push: Push, setup: dict[str, Any], facts: dict[str, Any]) -> dict[str, bytes]:
     """Results on benchmarks, where the weights that they were measured on are on the Hub with this push."""
     progress, benchmarks = facts.get("progress", {}), facts.get("benchmarks") or ()
-    if not benchmarks or not (has_weights(push) or progress.get("finished")):
+    brings_weights = any(part.slot == MODEL for part in push.parts)
+    if not benchmarks or not (brings_weights or progress.get("finished")):
         return {}
     found = eval_results(benchmarks, progress, read_evaluations(setup, progress))
     return {} if found is None else {EVAL_RESULTS_FILE: found}
-
-
-def has_weights(push: Push) -> bool:
-    """Whether a push brings a model."""
-    return any(part.slot == MODEL for part in push.parts)
 
 
 def remember(push: Push, hub: str, outbox: Outbox, readme: bytes) -> None:
