@@ -174,7 +174,7 @@ def _run_facts(setup: dict[str, Any], progress: dict[str, Any]) -> list[tuple[st
         found.append(("Examples seen", f"about {count(step * batch)}"))
     if number(progress.get("tokens_seen")):
         found.append(("Tokens seen", count(progress["tokens_seen"])))
-    if number(totals.get("train_runtime")) is not None:
+    if number(totals.get("train_runtime")) is not None and step != resumed:
         since = f" since step {count(resumed)}" if resumed else ""
         found.append(("Time", duration(totals["train_runtime"]) + since))
     if number(totals.get("train_samples_per_second")) and not resumed:

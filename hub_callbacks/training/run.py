@@ -204,7 +204,10 @@ class Run:
         self._remove_branches()
 
     def _push_end(self, folder: Path, step: int, state: Any) -> None:
-        self._push(plan_end(folder, state.global_step, self.folder), state, step, is_save=True)
+        plan = plan_end(folder, state.global_step, self.folder)
+        if 0 < state.global_step == self.facts.resumed_from_step:
+            plan = replace(plan, card=False)  # nothing was left to train: the card that is there knows how it went
+        self._push(plan, state, step, is_save=True)
 
     def _push_instead(self, checkpoint: tuple[Path, int] | None, state: Any, why: str) -> None:
         """What there is of a final model that could not be saved."""

@@ -375,3 +375,16 @@ def test_the_card_of_an_older_checkpoint_has_that_ones_numbers(hub, repo, tmp_pa
     callback.close()
     assert headline(card_of(repo))[""]["Loss"] == loss_of(repo, VALIDATION, tmp_path)
     assert "Measured after step 2" in card_of(repo)
+
+
+def test_a_finished_run_that_is_resumed_changes_nothing_on_the_hub(hub, api, repo, tmp_path):
+    for number in (1, 2):
+        trainer, callback = trainer_of(tmp_path, repo, accuracy, metric_for_best_model="accuracy", max_steps=4)
+        trainer.train(resume_from_checkpoint=number > 1)
+        callback.close()
+        if number == 1:
+            before = api.repo_info(f"local/{repo}").sha
+    assert api.repo_info(f"local/{repo}").sha == before
+    trainer.push_to_hub("Said later", license="mit")
+    callback.close()
+    assert "**Time:**" not in card_of(repo) and "resumed from step 4" in card_of(repo)
