@@ -132,11 +132,11 @@ def _common(mine: Sequence[str], theirs: Sequence[str]) -> list[str]:
     What has not even half of the shorter one in common is two texts: they are not woven together for the sake of a
     heading, or a fence of code, that is in both.
     """
-    a, b = [*map(_token, mine)], [*map(_token, theirs)]
-    pairs = _pairs(a, b)
-    shared = sum(1 for i, _ in pairs if a[i])
-    shorter = min(sum(map(bool, a)), sum(map(bool, b)))
-    return [a[i] for i, _ in pairs] if 2 * shared > shorter else []
+    tokens = [*map(_token, mine)]
+    pairs = _pairs(tokens, [*map(_token, theirs)])
+    shared = sum(len(mine[i].strip()) for i, _ in pairs)
+    shorter = min(sum(len(line.strip()) for line in lines) for lines in (mine, theirs))
+    return [tokens[i] for i, _ in pairs] if 2 * shared > shorter else []
 
 
 def merge_lines(base: Sequence[str], mine: Sequence[str], theirs: Sequence[str]) -> list[str]:

@@ -37,7 +37,7 @@ from .libraries import is_by_trl
 _PATH = re.compile(r"^(?:[/~\\]|\.{1,2}[/\\]|[A-Za-z]:[/\\])")
 _BASE_MODEL_PATH = re.compile(r"base_model:\w+:(?:$|" + _PATH.pattern.lstrip("^") + ")")
 _UNFILLED = "[More Information Needed]"
-_HEADING = re.compile(r"^ {0,3}# \S|^<h1[ >]|\n=+[ \t]*$", re.M | re.I)
+_HEADING = re.compile(r"^ {0,3}# \S|^<h1[ >]|\S[ \t]*\n=+[ \t]*$", re.M | re.I)
 _TITLE = re.compile(r"(?m)^\s*# [^\n]*\n+")
 _SECOND_TITLE = "## About this model\n\n"
 _ABSENT = object()

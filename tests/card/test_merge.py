@@ -269,6 +269,8 @@ def test_the_generated_title_yields_to_a_person_s(card: Callable[..., str]) -> N
         assert "# vit-beans" not in merged and "## About this model\n\nThis model is" in merged
     commented = "```bash\n# not a title\n```\n"
     assert "# vit-beans" in merge_card(card(), commented)
+    untitled = merge_card(card(), "=\n")
+    assert "# vit-beans" in untitled and merge_card(card(), untitled) == untitled
 
 
 # ------------------------------------------------------------------------------------------------ metadata

@@ -143,6 +143,24 @@ def test_edits_on_both_sides_in_different_places_are_both_taken(
     assert [line.rstrip() for line in person_lines(combined)] == [line.rstrip() for line in wanted]
 
 
+common = st.lists(st.sampled_from(["", "", "## Usage", "```python", "```", "|:--|:--|", "- item"]), max_size=8)
+MINE = "This sentence is mine alone, and it is longer than all that is in common with others. " * 3
+THEIRS = MINE.replace("mine", "theirs")
+
+
+@relaxed
+@given(common, st.builds(lambda top, end: [*top, MINE, *end], common, common), common)
+def test_a_persons_text_stays_whole_however_often_another_is_written(
+    before: list[str], own: list[str], after: list[str]
+) -> None:
+    text = "\n".join(own).strip("\n") + "\n"
+    whole = text
+    for step in range(1, 4):
+        written = "\n".join([*before, THEIRS, f"Trained until {step}.", *after]) + "\n"
+        whole = combine_edits(written, whole, None) or ""
+        assert whole.startswith(text) and written.strip() in whole.removeprefix(text), step
+
+
 @relaxed
 @given(readmes, readmes, st.one_of(st.none(), readmes))
 def test_two_readmes_are_combined_with_nothing_lost(local: str, remote: str, pushed: str | None) -> None:
