@@ -41,9 +41,9 @@ def parse_front(block: str) -> tuple[list[Entry], str]:
         return [], "".join(f"{line}\n" for line in block.split("\n") if line.startswith("#"))
     try:
         entries, tail = _split(block)
-        if repr([(entry.key, entry.value) for entry in entries]) == repr(
-            [(str(key), value) for key, value in loaded.items()]
-        ):
+        entries = _last_of_each(entries)
+        found = sorted((entry.key, repr(entry.value)) for entry in entries)
+        if found == sorted((str(key), repr(value)) for key, value in loaded.items()):
             return entries, tail
     except (yaml.YAMLError, ValueError, AttributeError):
         pass  # its lines do not stand for themselves, as with anchors and `{a: 1, b: 2}`
@@ -68,6 +68,24 @@ def _split(block: str) -> tuple[list[Entry], str]:
         entries.append(Entry(str(key), value, raw, comment))
         comment = "".join(line + "\n" for line in lines[last:end])
     return entries, comment
+
+
+def _last_of_each(entries: list[Entry]) -> list[Entry]:
+    """YAML takes the last value of a key that is there twice, the Hub neither: the first one becomes a comment."""
+    last = {entry.key: i for i, entry in enumerate(entries)}
+    found: list[Entry] = []
+    carried = ""
+    for i, entry in enumerate(entries):
+        if last[entry.key] == i:
+            found.append(entry._replace(comment=carried + entry.comment))
+            carried = ""
+        else:
+            carried += entry.comment + commented(entry.raw)
+    return found
+
+
+def commented(raw: str) -> str:
+    return re.sub(r"(?m)^(?=.)", "# ", raw)
 
 
 def _each_anew(block: str, loaded: dict[Any, Any]) -> list[Entry]:

@@ -15,7 +15,7 @@ from .document import Document, State, hash_of, normalize, parse, record_of, wit
 from .evaluations import Evaluations, read_evaluations
 from .facts import CardOptions, Names
 from .formatting import is_loss, metric_name, one_line
-from .front import Entry, with_items
+from .front import Entry, commented, with_items
 from .hub_names import is_repo_id, language_id, license_id
 from .merge import refused
 from .tasks import LABELS
@@ -240,6 +240,7 @@ def _in_order(data: ModelCardData) -> ModelCardData:
 
 _KEY = re.compile(r'"([A-Za-z_][\w-]*)(?:\[(\d+)\])?(?:[.\[][^"]*)?"')
 _ALL = object()
+_REFUSED = "# The Hub refused:\n"
 
 
 def drop_refused_keys(text: str, errors: list[str]) -> tuple[str, list[str]]:
@@ -290,13 +291,13 @@ def _without(document: Document, refused_parts: dict[str, Any]) -> tuple[Documen
             if _is_generated(entry, state):
                 keys[entry.key] = refused(entry.value)
             else:
-                carried += _commented(entry.raw)
+                carried += _REFUSED + commented(entry.raw)
             continue
         comment = entry.comment
         for item in [entry.value[i] for i in items]:
             dropped.append(f"{entry.key}: {item}")
             if hash_of(item) not in (record or ()):
-                comment += _commented(with_items(entry, [item]).raw)
+                comment += _REFUSED + commented(with_items(entry, [item]).raw)
         if items:
             entry = with_items(entry, [item for i, item in enumerate(entry.value) if i not in items])
         kept.append(entry._replace(comment=carried + comment))
@@ -305,10 +306,6 @@ def _without(document: Document, refused_parts: dict[str, Any]) -> tuple[Documen
     if document.state is not None:
         changed = with_state(changed, replace(state, keys=keys))
     return changed, dropped
-
-
-def _commented(raw: str) -> str:
-    return "# The Hub refused:\n" + re.sub(r"(?m)^(?=.)", "# ", raw)
 
 
 def _named(error: str, front: list[Entry]) -> dict[str, Any]:

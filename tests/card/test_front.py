@@ -47,6 +47,13 @@ def test_a_mapping_on_one_line_keeps_the_text_of_its_values() -> None:
         assert kept in merged
 
 
+def test_of_a_key_that_is_there_twice_no_value_is_lost() -> None:
+    mine = "license: mit  # first\nother: 1\nlicense: bsd\n"
+    merged = front_of(merge_card(GENERATED, f"---\n{mine}---\nMine.\n"))
+    assert merged.startswith("# license: mit  # first\nother: 1\nlicense: bsd\n")
+    assert front_of(merge_card(GENERATED, f"---\n{merged}---\nMine.\n")) == merged
+
+
 @pytest.mark.parametrize(
     ("raw", "items", "changed"),
     [
