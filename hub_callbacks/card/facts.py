@@ -159,7 +159,10 @@ def _model(model: Any) -> dict[str, Any]:
     task = named or task_of_adapter((adapter or {}).get("task_type"))
     if task and facts["library"]:
         facts["task"] = task.pipeline_tag
-    if facts["library"] in ("transformers", "peft"):
+    if facts["library"] == "sentence-transformers":  # or a class of a person's own that is made from one of it
+        classes = (cls for cls in type(model).__mro__ if cls.__module__.startswith("sentence_transformers."))
+        facts["auto_class"] = next(classes).__name__
+    elif facts["library"]:
         facts |= _loader(type(inner), config, named)
     origin = (adapter or {}).pop("base_model", None) or getattr(config, "_name_or_path", None)
     origin = origin or getattr(model, "name_or_path", None)
@@ -202,7 +205,10 @@ def _loader(kind: type, config: Any, task: Task | None) -> dict[str, Any]:
         return {}
     registered = getattr(kind, "_auto_class", None)  # of `register_for_auto_class`: its code is saved beside it
     if (registered and kind.__module__ != "__main__") or kind.__module__.startswith("transformers_modules"):
-        return {"auto_class": registered or (task.auto_class if task else "AutoModel"), "remote_code": True}
+        code = getattr(config, "auto_map", None) or {}
+        came_by = (name for name, place in code.items() if str(place).rpartition(".")[2] == kind.__name__)
+        named = task.auto_class if task else "AutoModel"
+        return {"auto_class": registered or next(came_by, named), "remote_code": True}
     if _is_of_transformers(kind):
         return {"auto_class": task.auto_class if task else kind.__name__}
     if task and type(config).__module__.partition(".")[0] == "transformers":

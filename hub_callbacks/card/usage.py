@@ -104,7 +104,7 @@ def usage(setup: dict[str, Any]) -> Usage | None:
     if library == "peft" or adapter:
         return _adapter(facts)
     if library == "sentence-transformers":
-        loader = facts.model_class or "SentenceTransformer"
+        loader = _identifier(model.get("auto_class")) or facts.model_class or "SentenceTransformer"
         return Usage(f"from sentence_transformers import {loader}\n\nmodel = {loader}({facts.where})")
     if library == "transformers":
         return _pipeline(facts) or _from_pretrained(facts)

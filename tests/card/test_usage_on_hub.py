@@ -422,13 +422,15 @@ def test_an_adapter_for_a_plain_module(hub: Any, repo: str, files: Path) -> None
 # ----------------------------------------------------------------------------------- sentence-transformers
 
 
-def test_a_sentence_transformer(hub: Any, repo: str, files: Path) -> None:
+@pytest.mark.parametrize("is_own", [False, True], ids=["the-librarys", "own"])
+def test_a_sentence_transformer(hub: Any, repo: str, files: Path, is_own: bool) -> None:
     st = pytest.importorskip("sentence_transformers")
     from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
     bert(BertModel).save_pretrained(files / "backbone")
     words().save_pretrained(files / "backbone")
-    model = st.SentenceTransformer(str(files / "backbone"), device="cpu")
+    kind = type("Own", (st.SentenceTransformer,), {}) if is_own else st.SentenceTransformer
+    model = kind(str(files / "backbone"), device="cpu")
     rows = datasets.Dataset.from_list([{"anchor": f"w{i} w4", "positive": f"w{i} w5"} for i in range(3, 7)])
     callback = HubSyncCallback(hub_model_id=f"local/{repo}", hub_strategy="end")
     st.SentenceTransformerTrainer(
