@@ -72,6 +72,7 @@ class _Facts(NamedTuple):
     adapter_task: str
     labels: int
     chat: bool
+    masks: bool
     weights_file: str
 
 
@@ -98,6 +99,7 @@ def usage(setup: dict[str, Any]) -> Usage | None:
         adapter_task=str(adapter.get("task_type") or ""),
         labels=labels if isinstance(labels, int) else 0,
         chat=bool(processing.get("chat")),
+        masks=bool(processing.get("mask_token")),
         weights_file=str((setup.get("training") or {}).get("weights_file") or "model.safetensors"),
     )
     library = model.get("library")
@@ -113,6 +115,8 @@ def usage(setup: dict[str, Any]) -> Usage | None:
 
 def _pipeline(facts: _Facts) -> Usage | None:
     if not facts.auto_class or facts.task not in _NEEDS.get(facts.processor, ()):
+        return None
+    if facts.task == "fill-mask" and not facts.masks:
         return None
     load = (
         f'from transformers import pipeline\n\npipe = pipeline("{facts.task}", model={facts.where}{facts.trust})\n'
@@ -140,11 +144,8 @@ def _from_pretrained(facts: _Facts) -> Usage:
 
 
 def _adapter(facts: _Facts) -> Usage:
-    if (
-        facts.base
-        and not facts.adapter_at
-        and (facts.task, facts.adapter_task) == ("text-generation", "CAUSAL_LM")
-    ):
+    generates = facts.task == "text-generation" and facts.adapter_task == "CAUSAL_LM"
+    if generates and facts.base and not facts.adapter_at:
         lines = ["from peft import AutoPeftModelForCausalLM"]
         lines += [_import("transformers", facts.processor)] if facts.processor else []
         lines += ["", f"model = AutoPeftModelForCausalLM.from_pretrained({facts.where}{facts.trust})"]

@@ -54,7 +54,6 @@ def test_the_weights_of_a_plain_module_are_loaded_as_they_were_saved(weights_fil
             None,
             ["AutoModelFor"],
         ),
-        ({"task": "fill-mask"}, "AutoTokenizer", ["mask_token"]),
         (
             {"task": "question-answering", "auto_class": "AutoModelForQuestionAnswering"},
             "AutoTokenizer",

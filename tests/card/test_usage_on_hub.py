@@ -23,6 +23,9 @@ from transformers import (
     BertForSequenceClassification,
     BertForTokenClassification,
     BertModel,
+    SegformerConfig,
+    SegformerForSemanticSegmentation,
+    SegformerImageProcessor,
     T5Config,
     T5ForConditionalGeneration,
     Trainer,
@@ -103,6 +106,13 @@ def wav2vec(kind: Any) -> Any:
     )
 
 
+def segformer() -> Any:
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"num_encoder_blocks": 1, "depths": [1], "sr_ratios": [1], "hidden_sizes": [8]}
+    sizes |= {"patch_sizes": [3], "strides": [2], "num_attention_heads": [1], "mlp_ratios": [1]}
+    return SegformerForSemanticSegmentation(SegformerConfig(decoder_hidden_size=8, **sizes))
+
+
 def speech_processor(folder: Path) -> Any:
     (folder / "vocab.json").write_text('{"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3, "|": 4, "a": 5}')
     return Wav2Vec2Processor(Wav2Vec2FeatureExtractor(), Wav2Vec2CTCTokenizer(str(folder / "vocab.json")))
@@ -144,6 +154,12 @@ KINDS: dict[str, tuple[Callable[[], Any], dict[str, Any], Callable[[Path], Any],
         lambda _: words(mask_token="w63"),
         "mask_token",
     ),
+    "fill-mask-without-mask": (
+        lambda: bert(BertForMaskedLM),
+        EACH_LABELLED,
+        lambda _: words(),
+        "AutoModelForMaskedLM.",
+    ),
     "text-to-text": (
         t5,
         EACH_LABELLED,
@@ -154,6 +170,12 @@ KINDS: dict[str, tuple[Callable[[], Any], dict[str, Any], Callable[[Path], Any],
         runs.vit,
         {"pixel_values": torch.randn(3, 8, 8), "labels": torch.tensor(1)},
         lambda _: ViTImageProcessor(size={"height": 8, "width": 8}),
+        "pipe(",
+    ),
+    "segmentation": (
+        segformer,
+        {"pixel_values": torch.randn(3, 32, 32), "labels": torch.zeros(32, 32, dtype=torch.long)},
+        lambda _: SegformerImageProcessor(size={"height": 32, "width": 32}),
         "pipe(",
     ),
     "audio-classification": (
