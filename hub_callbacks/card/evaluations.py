@@ -12,7 +12,7 @@ from .jsonsafe import number
 
 _NOT_METRICS = re.compile(
     r"(^|_)(runtime|samples_per_second|steps_per_second|jit_compilation_time|model_preparation_time|"
-    r"num_input_tokens_seen|total_flos|num_samples)$"
+    r"num_input_tokens_seen|num_tokens|total_flos|num_samples)$"
 )
 _RUNTIME = re.compile(r"eval_(.+)_runtime")
 MAX_METRICS = 12

@@ -41,7 +41,6 @@ _NAMES = {
     "spearmanr": "Spearman's ρ",
     "map": "mAP",
     "mean_iou": "Mean IoU",
-    "num_tokens": "Tokens",
     "mean_token_accuracy": "Mean token accuracy",
 }
 MAX_NAME = 80

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from .document import Document, normalize, outside_code, parse
 
@@ -14,17 +15,24 @@ _SAID = {
 }
 
 
-def said_by_library(existing: str | None) -> frozenset[str]:
+_CONVERSATION = re.compile(r'(?m)^.*\[\{"role": ')
+
+
+def said_by_library(existing: str | None, setup: dict[str, Any]) -> frozenset[str]:
     """The variables of the template whose part a library's own card has taken.
 
     Args:
         existing: The README that the card is merged into.
+        setup: Of `gather_setup`. TRL's example is a conversation, and fails without a chat template.
     """
-    text = outside_code(_text(parse(normalize(existing))))
+    whole = _text(parse(normalize(existing)))
+    text = outside_code(whole)
     start = _start(text)
     if start is None:
         return frozenset()
-    return frozenset({"summary"} | {name for name, heading in _SAID.items() if heading.search(text, start)})
+    said = {"summary"} | {name for name, heading in _SAID.items() if heading.search(text, start)}
+    has_chat = (setup.get("processing") or {}).get("chat")
+    return frozenset(said - {"usage"} if _CONVERSATION.search(whole) and not has_chat else said)
 
 
 def is_by_trl(document: Document) -> bool:

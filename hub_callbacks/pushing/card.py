@@ -67,7 +67,7 @@ def card_files(
             facts.get("progress", {}),
             CardOptions(**facts.get("options", {})),
             template=facts.get("template"),
-            said=said_by_library(existing),
+            said=said_by_library(existing, setup),
         )
         notes += card.problems
         text = merge_card(card.text, existing)

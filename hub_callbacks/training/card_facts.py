@@ -190,7 +190,7 @@ class CardFacts:
             gather_progress(state, weights_step=weights_step, is_stopped=is_stopped),
             CardOptions(**self.options),
             template=self.template,
-            said=said_by_library(existing),
+            said=said_by_library(existing, self.setup),
         )
         text = merge_card(rendered.text, existing)
         if there is not None or not readme.is_file():

@@ -75,16 +75,16 @@ ALL = {"summary", "usage", "versions"}
     ],
 )
 def test_what_a_library_has_said(text: str | None, said: set[str]) -> None:
-    assert said_by_library(text) == said
+    assert said_by_library(text, {}) == said
 
 
 def card(existing: str | None, template: str | None = None) -> str:
-    said = said_by_library(existing)
+    said = said_by_library(existing, {})
     text = render_card(
         example.SETUP, example.PROGRESS, CardOptions(license="mit"), template=template, said=said
     ).text
     merged = merge_card(text, existing)
-    assert said_by_library(merged) == said and merge_card(text, merged) == merged
+    assert said_by_library(merged, {}) == said and merge_card(text, merged) == merged
     return merged
 
 
@@ -129,3 +129,11 @@ def test_trls_library_gives_way_to_what_loads_the_model(ours: str | None, theirs
         merged = merge_card(generated, text)
         assert yaml.safe_load(merged.split("---\n")[1])["library_name"] == theirs
     assert "library_name: transformers" in merge_card(generated, TRL.replace("TRL", "it"))
+
+
+@pytest.mark.parametrize(("has_chat", "said"), [(True, ALL), (False, ALL - {"usage"})])
+def test_an_example_that_is_a_conversation_is_none_without_a_chat_template(has_chat, said):
+    example = TRL.replace(
+        "```\n\n## Tr", 'output = generator([{"role": "user", "content": "Why?"}])[0]\n```\n\n## Tr'
+    )
+    assert said_by_library(example, {"processing": {"chat": has_chat}}) == said

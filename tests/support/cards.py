@@ -36,9 +36,10 @@ def is_on(card: ModelCard, name: str) -> bool:
 
 
 def how_to_use(repo: str, revision: str | None = None) -> tuple[str, str]:
-    """What stands before the code of a card on the Hub, and the code."""
+    """What stands before the code of a card on the Hub, and the code; a library's own, where it has some."""
     card = Path(hf_hub_download(f"local/{repo}", "README.md", revision=revision)).read_text(encoding="utf-8")
-    found = re.search(r"## How to use\n\n(.*?)```python\n(.*?)\n```", card, re.DOTALL)
+    section = re.search(r"## How to use\n(.*)", card, re.DOTALL) or re.search(r"## Usage\n(.*)", card, re.DOTALL)
+    found = section and re.search(r"(.*?)```python\n(.*?)\n```", section[1], re.DOTALL)
     assert found is not None
     return found[1].strip(), found[2]
 
