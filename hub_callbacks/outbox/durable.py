@@ -42,6 +42,11 @@ def make_durable(push: Push) -> None:
             with contextlib.suppress(OSError):
                 (push.folder / NOT_DURABLE).touch()
             raise
+        if push.boot == boot():  # after a restart of the machine it is too late to know
+            # Sent already, or a disk that is full: without its mark it is looked at after a loss of power.
+            with contextlib.suppress(OSError):
+                (push.folder / DURABLE).touch()
+                flush(push.folder)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -62,10 +67,6 @@ def _flush_all(push: Push) -> None:
             flush(file)
     for folder in (outbox, *above):
         flush(folder)
-    if push.boot == boot():  # after a restart of the machine it is too late to know
-        with contextlib.suppress(FileNotFoundError):  # sent already
-            (push.folder / DURABLE).touch()
-            flush(push.folder)
 
 
 def may_be_torn(push: Push) -> bool:
@@ -103,9 +104,14 @@ def replace_file(path: Path, content: bytes) -> None:
         OSError: when the disk cannot take it; the old content is there then.
     """
     new = path.with_name(f"{path.name}.new")
-    new.write_bytes(content)
-    flush(new)
-    new.replace(path)
+    try:
+        new.write_bytes(content)
+        flush(new)
+        new.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            new.unlink(missing_ok=True)
+        raise
     flush(path.parent)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from . import reserve
 from .durable import flush
 from .push import make
 
@@ -109,12 +110,22 @@ class Ledger:
         values = {k: v for k, v in asdict(entry).items() if v not in (None, "", ()) or k == "push"}
         values["time"] = entry.time or time.time()
         line = json.dumps(values, ensure_ascii=False).encode()
+        is_final = entry.state in FINAL
+        while True:
+            try:
+                return self._append(line, is_final)
+            except OSError as error:
+                is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+                if not (is_final and is_full and reserve.give(self.path.parent)):
+                    raise
+
+    def _append(self, line: bytes, is_final: bool) -> None:
         with self._open() as (file, is_alone):
             start = os.lseek(file, 0, os.SEEK_END)
             # Another's line may be without its end yet, or for good.
             line = line if is_alone and self._ends_well(file, start) else b"\n" + line
             try:
-                if entry.state in FINAL:
+                if is_final:
                     _write(file, line)
                     flush(self.path)
                     flush(self.path.parent)

@@ -10,6 +10,7 @@
         cards/              the card as it was pushed last, for each repository and branch
         branches/           branches on the Hub that files of other nodes come by, to be removed at the end
         drainer.lock        held by the one process that sends (drainer.lease where there are no locks)
+        reserve             room for the records of what is sent from a disk that is full
         sender              who that is
         run                 identifier of the run
 
@@ -38,7 +39,7 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, LeaseCompromise, SoftFileLease
 
 from ..errors import OutboxError
-from . import ledger
+from . import ledger, reserve
 from .durable import boot, replace_file
 from .places import Places
 from .push import MANIFEST, SET_ASIDE, OtherFormat, Push, Target, dump, load
@@ -161,6 +162,8 @@ class Outbox:
         try:
             for folder in (self.pushes, self.staging):
                 folder.mkdir(parents=True, exist_ok=True)
+            if not reserve.is_kept(self.root):
+                reserve.keep(self.root)
             staged = Path(tempfile.mkdtemp(prefix=_mine(), dir=self.staging))
         except OSError as error:
             raise OutboxError(error.errno, f"{self.root} cannot be written to: {error.strerror}") from error
@@ -240,6 +243,7 @@ class Outbox:
         except OSError:
             gone = self.pushes / push_id
         shutil.rmtree(gone, ignore_errors=True)
+        reserve.keep(self.root)  # before a save takes what is free now
 
     def _take_out(self, push_id: str) -> Path:
         """Moves a push away before its files go: half a push must never be seen in the queue."""

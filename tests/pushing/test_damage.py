@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import itertools
@@ -18,13 +19,15 @@ import outboxes
 from hub_callbacks.checkpoints.files import LAST_CHECKPOINT
 from hub_callbacks.cli import app
 from hub_callbacks.localhub import Answer, Fault
-from hub_callbacks.outbox import content, durable, ledger
+from hub_callbacks.outbox import content, durable, ledger, reserve
 from hub_callbacks.outbox.content import NOTED
 from hub_callbacks.outbox.durable import DURABLE
 from hub_callbacks.outbox.push import CARD, MODEL
+from hub_callbacks.outbox.queue import Outbox
 from hub_callbacks.outbox.snapshot import COPY_BELOW, freeze
 from hub_callbacks.pushing import pusher
 from hub_callbacks.pushing.files import changed_slots
+from outboxes import put
 from pushing.test_pusher import Sender, sha
 from savers import wait_until
 
@@ -192,6 +195,36 @@ def test_a_push_whose_end_cannot_be_recorded_stays_and_is_sent_once(sender, monk
     assert sender.states() == {push.id: ledger.DONE}
     assert len(sender.titles()) == 1
     assert not push.folder.exists()
+
+
+def test_a_full_disk_is_emptied_by_what_is_sent(hub, api, repo, small_disk):
+    """What waits has filled it, and each record of an end needs room before its push makes some."""
+    sender = Sender(small_disk / "_hub_sync", repo, api)
+    pushes = [sender.put({f"checkpoint-{n}": os.urandom(100_000)}) for n in range(5)]
+    fill(small_disk)
+    with pytest.raises(OSError, match="No space left"):
+        sender.put({MODEL: os.urandom(100_000)})
+    sender.send()
+    assert sender.states() == {push.id: ledger.DONE for push in pushes}
+    assert list(sender.outbox.pushes.iterdir()) == []
+
+
+def test_a_full_disk_that_stays_full_is_recorded_on_as_long_as_there_is_a_reserve(small_disk):
+    outbox = Outbox(small_disk / "_hub_sync")
+    push = put(outbox)
+    fill(small_disk)
+    for _ in range(20 * reserve.SIZE // reserve.STEP):
+        outbox.ledger.append(ledger.Entry(push.id, ledger.DONE, message="x" * 300))
+    with pytest.raises(OSError, match="No space left"):
+        while True:
+            outbox.ledger.append(ledger.Entry(push.id, ledger.DONE, message="x" * 300))
+
+
+def fill(disk: Path) -> None:
+    for size in (1 << 16, 1 << 12, 1):
+        with contextlib.suppress(OSError), (disk / f"full-{size}").open("wb", buffering=0) as file:
+            while file.write(bytes(size)):
+                pass
 
 
 def test_a_push_that_cannot_be_recorded_as_taken_over_stays(sender, monkeypatch):
