@@ -6,7 +6,8 @@ A training process saves a checkpoint every second or two, all with content of t
 two newest, so that the outbox has the only copy of most. Meanwhile, at random: answers of the Hub with an error,
 resets, hangs, lost answers; the Hub away; a full disk; a clock that jumps; signals that batch systems send; all
 files touched; a token that is not accepted, another user's token; the repository renamed; SIGKILL for the pusher,
-the training or both, which is started again then. At the end all of that is over, and `hub-callbacks sync` runs.
+the training or both, which is started again then. What hangs is given up after seconds, not minutes: it happens far
+more often than to anybody. At the end all of that is over, and `hub-callbacks sync` runs.
 
 Each save that was queued then has to be on the Hub with the bytes that it had, or on the disk with a reason that a
 person can read; and nothing may be in any other repository. Prints each save of which that is not true, and a line
@@ -40,6 +41,7 @@ TRAINING = """
 import json, os, random, shutil, sys, time
 from pathlib import Path
 from hub_callbacks import HubSync
+from hub_callbacks.outbox.control import Orders
 from hub_callbacks.settings import resolve
 from hub_callbacks.training.engine import Engine
 from hub_callbacks.training.plan import plan_save
@@ -47,7 +49,7 @@ from hub_callbacks.training.plan import plan_save
 output_dir, seed, size, queued = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), open(sys.argv[4], "a")
 settings = resolve(overrides={"output_dir": output_dir, "hub_model_id": "endurance", "hub_private_repo": True,
                               "hub_strategy": "all_checkpoints", "finish_timeout": 5.0})
-engine = Engine(settings)
+engine = Engine(settings, Orders(request_timeout=10, stall_timeout=20))
 engine.start()
 step = max([0, *(int(folder.name.split("-")[1]) for folder in output_dir.glob("checkpoint-*"))])
 while True:
