@@ -6,8 +6,8 @@ A training process saves a checkpoint every second or two, all with content of t
 two newest, so that the outbox has the only copy of most. Meanwhile, at random: answers of the Hub with an error,
 resets, hangs, lost answers; the Hub away; a full disk; a clock that jumps; signals that batch systems send; all
 files touched; a token that is not accepted, another user's token; the repository renamed; SIGKILL for the pusher,
-the training or both, which is started again then. What hangs is given up after seconds, not minutes: it happens far
-more often than to anybody. At the end all of that is over, and `hub-callbacks sync` runs.
+the training or both, which is started again then. What hangs is given up after seconds, not after minutes.
+At the end all of that is over, and `hub-callbacks sync` runs.
 
 Each save that was queued then has to be on the Hub with the bytes that it had, or on the disk with a reason that a
 person can read; and nothing may be in any other repository. Prints each save of which that is not true, and a line

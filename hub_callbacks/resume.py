@@ -95,7 +95,7 @@ def describe(found: Restored, world_size: int, ignore_data_skip: bool = False) -
     before = found.manifest.origin.world_size if found.manifest else None
     before = before or len(states)
     text = f"Continuing from {found.folder}, which comes from {found.source}. "
-    if found.is_earlier:
+    if found.is_left:
         text += "An earlier training has left it: the one that began last has no checkpoint. "
     if is_the_end(found.folder):
         text += (

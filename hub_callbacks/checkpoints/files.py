@@ -139,6 +139,12 @@ def checkpoint_step(name: str) -> int | None:
     return int(number) if start == "checkpoint" and number.isdecimal() else None
 
 
+def checkpoints_in(output_dir: Path) -> dict[int, Path]:
+    """Step → folder of each checkpoint in the folder of a run, complete or not."""
+    folders = ((checkpoint_step(folder.name), folder) for folder in output_dir.glob("checkpoint-*"))
+    return {step: folder for step, folder in folders if step is not None and folder.name == checkpoint_name(step)}
+
+
 def list_files(folder: Path, leave_out: Callable[[str], bool] = lambda name: False) -> tuple[str, ...]:
     """Relative paths, with `/`, of all files below a folder, sorted.
 

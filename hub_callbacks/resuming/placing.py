@@ -16,6 +16,7 @@ import os
 import shutil
 import socket
 import tempfile
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from ..checkpoints.manifest import CheckpointManifest
 from ..errors import ResumeError
 from ..hub.downloads import Damaged, Downloads, HubCheckpoint
 from ..outbox.content import is_as_it_was
+from ..outbox.left_behind import digest_of
 from ..outbox.queue import Outbox
 from ..settings import OUTBOX_NAME
 from .local import LocalCheckpoints
@@ -42,14 +44,14 @@ class Restored:
         folder: Where it is, as the Trainer takes it.
         source: Where it was found, in words.
         manifest: What came with it from the Hub; `None` for one that was here.
-        is_earlier: Whether an earlier training has left it, and the one that began last has no checkpoint.
+        is_left: Whether an earlier training has left it behind, and the one that began last has no checkpoint.
     """
 
     folder: Path
     step: int
     source: str
     manifest: CheckpointManifest | None = None
-    is_earlier: bool = False
+    is_left: bool = False
 
 
 @dataclass
@@ -61,6 +63,7 @@ class Placing:
         downloads: Where checkpoints of the Hub come from.
         passed_over: Gains what was found and cannot be taken, in words.
         revision: Where on the Hub the best checkpoint is looked for that one here refers to.
+        left: What checkpoints are known by that were left behind: they are none of the Hub's with their number.
     """
 
     output_dir: Path
@@ -68,6 +71,7 @@ class Placing:
     downloads: Downloads
     passed_over: list[str]
     revision: str | None = None
+    left: Collection[str] = ()
 
     def from_here(self, step: int, local: LocalCheckpoints) -> Restored | str:
         """Puts a checkpoint of this machine in its place; what is wrong with it, when that cannot be done."""
@@ -87,7 +91,10 @@ class Placing:
         with self._lock():
             try:
                 world_size = self.downloads.manifest(choice).origin.world_size
-                return self._in_its_place(choice.step, world_size) or self._fetch(choice)
+                state = self.output_dir / checkpoint_name(choice.step) / TRAINER_STATE
+                is_other = digest_of(state) in self.left
+                found = None if is_other else self._in_its_place(choice.step, world_size)
+                return found or self._fetch(choice)
             except Damaged as error:
                 return f"{choice}: {error}"
 
@@ -207,7 +214,7 @@ class Placing:
             set_aside.mkdir(parents=True, exist_ok=True)
             aside = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=set_aside))
             folder.rename(aside / folder.name)
-            self.passed_over.append(f"the incomplete {folder} was moved to {aside}")
+            self.passed_over.append(f"the {folder} that was there was moved to {aside}")
         os.utime(incoming)  # the Trainer rotates by time, and this one is as new as can be
         incoming.rename(folder)
         return folder

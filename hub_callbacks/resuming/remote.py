@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 
 from ..checkpoints.completeness import problem_of
+from ..checkpoints.files import TRAINER_STATE
 from ..errors import ResumeError
 from ..hub.downloads import Damaged, Downloads, HubCheckpoint
 
@@ -25,7 +26,12 @@ class RemoteCheckpoints:
     _rejected: set[HubCheckpoint] = field(default_factory=set)
 
     def newer_than(
-        self, step: int, own_run: Callable[[], str] | None, where: str, leave_out: Callable[[int], bool]
+        self,
+        step: int,
+        own_run: Callable[[], str] | None,
+        where: str,
+        left: Collection[str] = (),
+        is_needed: bool = False,
     ) -> HubCheckpoint | None:
         """The newest that can be taken, if it is newer than a step.
 
@@ -33,17 +39,18 @@ class RemoteCheckpoints:
             step: -1 takes any.
             own_run: Tells the run that it has to belong to; `None` for whichever.
             where: The folder of that run, in words.
-            leave_out: Which steps are not meant.
+            left: What those are known by that are not meant (see `left_behind`).
+            is_needed: Whether there is no other.
 
         Raises:
-            ResumeError: when the Hub has one and does not give it, and any is to be taken.
+            ResumeError: when the Hub has one and does not give it, and it is needed.
         """
-        for found in self._all(step):
+        for found in self._all(is_needed):
             if found.step <= step:
                 break
-            if leave_out(found.step):
-                continue
             problem = self._problem_of(found, own_run, where)
+            if problem is None and self.digest_of(found) in left:
+                continue
             if problem is None:
                 return found
             self.passed_over.append(f"{found}: {problem}")
@@ -53,6 +60,11 @@ class RemoteCheckpoints:
     def reject(self, checkpoint: HubCheckpoint) -> None:
         """It could not be put in its place."""
         self._rejected.add(checkpoint)
+
+    def digest_of(self, checkpoint: HubCheckpoint) -> str | None:
+        """What one is known by that has no problem."""
+        facts = self.downloads.manifest(checkpoint).files.get(TRAINER_STATE)
+        return None if facts is None else facts.sha256
 
     def _problem_of(self, found: HubCheckpoint, own_run: Callable[[], str] | None, where: str) -> str | None:
         try:
@@ -67,7 +79,7 @@ class RemoteCheckpoints:
             )
         return lacking
 
-    def _all(self, step: int) -> Iterator[HubCheckpoint]:
+    def _all(self, is_needed: bool) -> Iterator[HubCheckpoint]:
         """Those that were not rejected, newest first. It is asked anew each time: what was in the outbox may be
         there by now."""
         try:
@@ -76,7 +88,7 @@ class RemoteCheckpoints:
                 if found not in self._rejected:
                     yield found
         except Exception as error:  # whatever the Hub's client raises: what is here will do
-            if isinstance(error, ResumeError) and step < 0:
+            if isinstance(error, ResumeError) and is_needed:
                 raise
             why = " ".join(str(error).split())[:200]
             self.passed_over.append(

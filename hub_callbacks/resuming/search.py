@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..checkpoints.files import checkpoint_name
 from ..hub.downloads import Downloads, HubCheckpoint
-from ..outbox.beginning import Beginning, Beginnings
+from ..outbox.left_behind import LeftBehind, Trainings
 from ..outbox.queue import Outbox
 from .local import LocalCheckpoints, find_local
 from .placing import Placing, Restored
@@ -49,12 +49,14 @@ class Search:
         Raises:
             ResumeError: when there is a checkpoint on the Hub that cannot be fetched now.
         """
-        beginning = Beginnings(self.outbox.root).newest()
+        trainings = Trainings(self.outbox.root).known()
         remote = RemoteCheckpoints(self.downloads, self.revision, self.passed_over)
-        placing = Placing(self.output_dir, self.outbox, self.downloads, self.passed_over, self.revision)
+        placing = Placing(
+            self.output_dir, self.outbox, self.downloads, self.passed_over, self.revision, trainings.left
+        )
         local, common, is_begun = self._look_here(processes)
         while True:
-            choice = self._choose(processes, common, is_begun, remote, beginning)
+            choice = self._choose(processes, local, common, is_begun, remote, trainings)
             if choice is None:
                 return None
             made = self._obtain(processes, choice, local, placing)
@@ -62,13 +64,12 @@ class Search:
             self.passed_over += problems
             if not problems:
                 found = next(outcome for outcome in made if isinstance(outcome, Restored))
-                if processes.is_main:
-                    self._note_earlier(common, found.step, beginning)
-                return replace(
-                    found,
-                    folder=self.output_dir / checkpoint_name(found.step),  # nodes may name theirs differently
-                    is_earlier=beginning.is_earlier(found.step),
-                )
+                digest = local.digests.get(choice) if isinstance(choice, int) else remote.digest_of(choice)
+                is_left = digest in trainings.left
+                if processes.is_main and not is_left:
+                    self._say_what_is_left(local, common, found.step, trainings)
+                # Nodes may name their folders differently.
+                return replace(found, folder=self.output_dir / checkpoint_name(found.step), is_left=is_left)
             if isinstance(choice, int):
                 common.discard(choice)
             else:
@@ -96,34 +97,37 @@ class Search:
     def _choose(
         self,
         processes: Processes,
+        local: LocalCheckpoints,
         common: set[int],
         is_begun: bool,
         remote: RemoteCheckpoints,
-        beginning: Beginning,
+        trainings: LeftBehind,
     ) -> int | HubCheckpoint | None:
-        """The next to be tried, by the main process: a step that each node has, or what the Hub has. What an
-        earlier training has left comes after all that the newest one has saved."""
+        """The next to be tried, by the main process: a step that each node has, or what the Hub has. What was left
+        behind comes after all else."""
 
         def choose() -> int | HubCheckpoint | None:
             if not processes.is_main:
                 return None
             own_run = self.outbox.run_id if is_begun else None
-            for leave_out in (beginning.is_earlier, lambda step: False):
-                here = max((step for step in common if not leave_out(step)), default=-1)
-                there = remote.newer_than(here, own_run, str(self.output_dir), leave_out)
+            for left in (trainings.left, {}):
+                here = max((step for step in common if local.digests.get(step) not in left), default=-1)
+                there = remote.newer_than(here, own_run, str(self.output_dir), left, is_needed=not common)
                 if there is not None or here >= 0:
                     return there or here
             return None
 
         return processes.together(choose)[0]
 
-    def _note_earlier(self, common: set[int], taken: int, beginning: Beginning) -> None:
-        earlier = sorted(step for step in common if step > taken and beginning.is_earlier(step))
-        if earlier and not beginning.is_earlier(taken):
-            newest = self.output_dir / checkpoint_name(earlier[-1])
+    def _say_what_is_left(
+        self, local: LocalCheckpoints, common: set[int], taken: int, trainings: LeftBehind
+    ) -> None:
+        left = sorted(step for step in common if step > taken and local.digests.get(step) in trainings.left)
+        if left:
+            newest = self.output_dir / checkpoint_name(left[-1])
             self.passed_over.append(
-                f"{', '.join(map(checkpoint_name, earlier))} in {self.output_dir}: an earlier training has left "
-                f"them, and the one that began last went on from step {beginning.at}; to continue the earlier "
+                f"{', '.join(map(checkpoint_name, left))} in {self.output_dir}: an earlier training has left "
+                f"them, and the one that began last went on from step {trainings.at}; to continue the earlier "
                 f"one, give {newest} to resume_from_checkpoint"
             )
 

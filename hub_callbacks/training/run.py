@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from ..card import missing
 from ..card.progress import has_ended
 from ..checkpoints.completeness import TO_CONTINUE_AS_IT_WAS, find_checkpoint, problem_of
-from ..checkpoints.files import TRAINER_STATE, checkpoint_name, checkpoint_step
-from ..outbox.beginning import Beginnings
+from ..checkpoints.files import TRAINER_STATE, checkpoint_name, checkpoint_step, checkpoints_in
+from ..outbox.left_behind import Trainings
 from ..outbox.push import OtherNodes
 from ..settings import Settings, said_by
 from . import training_args
@@ -77,7 +77,7 @@ class Run:
         self._has_said_what_is_missing = self._has_said_incomplete = False
         self._other_nodes: OtherNodes | None = None
         self._saves = Saves(args, TRAINER_STATE, None)
-        self._beginnings = Beginnings(self.engine.outbox.root)
+        self._trainings = Trainings(self.engine.outbox.root)
 
     def goes_on_as(self, other: Run) -> None:
         """The same Trainer's pushes go to another place from now on."""
@@ -143,13 +143,12 @@ class Run:
         self._can_be_seen = is_under_way(self.args)  # not, where a library's Trainer has a loop of its own
         self._card_due = False
         self._saves = Saves(self.args, TRAINER_STATE, None if nodes is None else nodes.ranks_here)
-        steps = (checkpoint_step(folder.name) for folder in self.folder.glob("checkpoint-*"))
-        self._beginnings.begin(state.global_step, [step for step in steps if step is not None])
         self._other_nodes = None
         if nodes is not None and nodes.apart and self.settings.pushes_checkpoints:
             self._other_nodes = OtherNodes(nodes.branch, nodes.apart)
             self.engine.outbox.note_branch(nodes.branch)
         self.engine.look_for_another_run()
+        self._trainings.begin(state.global_step, checkpoints_in(self.folder))
         self.facts = self.facts.begin()
         self.facts.resumed_from_step = state.global_step
         self.learn(state, seen)
@@ -179,7 +178,7 @@ class Run:
 
     def was_saved(self, state: Any) -> None:
         self._card_due = False
-        self._beginnings.add(state.global_step)
+        self._trainings.save(self.folder / checkpoint_name(state.global_step), state.global_step)
         for saved in self._saves.was_saved(state.global_step):
             self._push_save(saved, state)
 
@@ -294,7 +293,7 @@ class Run:
         if not saved.folder.is_dir():
             self.engine.lose(message, FileNotFoundError(f"{saved.folder} is not there"))
             return
-        self._beginnings.add(saved.step)
+        self._trainings.save(saved.folder, saved.step)
         plan = plan_save(self.settings.hub_strategy, saved.folder, saved.step, message)
         if plan is None:
             return

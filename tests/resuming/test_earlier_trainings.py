@@ -11,7 +11,9 @@ import pytest
 from transformers import Trainer, TrainerCallback
 
 from hub_callbacks import HubSyncCallback, latest_checkpoint
-from hub_callbacks.outbox.beginning import Beginning, Beginnings
+from hub_callbacks.checkpoints.files import TRAINER_STATE
+from hub_callbacks.localhub import Answer, Fault
+from hub_callbacks.outbox.left_behind import NAME, LeftBehind, Trainings, digest_of
 from models import Sentences, arguments, classifier
 
 
@@ -33,8 +35,9 @@ def run(hub, repo, tmp_path, caplog):
     """Trains into one folder, up to a step, and says what is continued from afterwards."""
     caplog.set_level(logging.WARNING)
 
-    def train(until=9, resume=None, strategy="end", **changes):
-        args = arguments(tmp_path / repo, hub_strategy=strategy, **changes)
+    def train(until=9, resume=None, strategy="end", folder=tmp_path / repo, **changes):
+        args = arguments(folder, hub_strategy=strategy, hub_model_id=repo, **changes)
+        resume = latest_checkpoint(args) if resume is True else resume
         callback = HubSyncCallback()
         trainer = Trainer(classifier(), args, train_dataset=Sentences(), callbacks=[callback, StopsAt(until)])
         with contextlib.suppress(Stop):
@@ -87,17 +90,61 @@ def test_nor_is_what_the_hub_has_of_the_one_before(run, repo, tmp_path, strategy
     assert run.found() == "checkpoint-2"
 
 
-def test_a_beginning_is_noted_and_one_that_cannot_be_read_is_none(tmp_path):
-    notes = Beginnings(tmp_path / "outbox")
-    assert notes.newest() == Beginning()
-    notes.begin(0, [])
-    for step in (100, 200, 200):
-        notes.add(step)
-    assert notes.newest() == Beginning(0, 0, (100, 200))
-    notes.begin(0, [100])
-    notes.add(50)
-    assert [step for step in (50, 100, 200, 300) if notes.newest().is_earlier(step)] == [100, 200]
-    notes.begin(200, [])
-    assert notes.newest() == Beginning(200, 200)
-    (tmp_path / "outbox" / "beginning.json").write_text("{}")
-    assert notes.newest() == Beginning()
+OTHER = {"learning_rate": 0.01}
+"""Another training: its checkpoints have other losses in them."""
+
+
+def test_what_another_machine_has_saved_of_the_newest_is_gone_on_with(run, repo, tmp_path):
+    run()
+    run(until=3, **OTHER, strategy="checkpoint")
+    run(until=7, folder=tmp_path / "machine", resume=True, **OTHER, strategy="checkpoint")
+    mine = digest_of(tmp_path / repo / "checkpoint-6" / TRAINER_STATE)
+    assert run.found() == "checkpoint-6"
+    theirs = digest_of(tmp_path / "machine" / "checkpoint-6" / TRAINER_STATE)
+    assert digest_of(tmp_path / repo / "checkpoint-6" / TRAINER_STATE) == theirs != mine
+    (aside,) = (tmp_path / repo / "_hub_sync" / "set-aside").glob("*/checkpoint-6")
+    assert digest_of(aside / TRAINER_STATE) == mine
+
+
+def test_a_save_that_was_never_noted_is_gone_on_from(run, monkeypatch):
+    """Of a process that was killed before the note, or of a Trainer without the callback."""
+    run()
+    with monkeypatch.context() as killed:
+        killed.setattr(Trainings, "save", lambda *save: None)
+        run(until=5, **OTHER)
+    assert run.found() == "checkpoint-4"
+
+
+def test_a_damaged_checkpoint_gives_way_to_one_of_its_own_training(run, repo, tmp_path):
+    run(until=7, save_steps=3)
+    run(until=5, **OTHER)
+    run(until=4, resume=str(tmp_path / repo / "checkpoint-4"), **OTHER)
+    (tmp_path / repo / "checkpoint-4" / TRAINER_STATE).unlink()
+    assert run.found() == "checkpoint-2"
+
+
+def test_what_is_here_of_the_one_before_will_do_where_the_hub_gives_nothing(run, hub):
+    run(until=7, strategy="checkpoint")
+    run(until=1, strategy="checkpoint")
+    with hub.inject(Fault("resolve", Answer(403))):
+        assert run.found() == "checkpoint-6"
+
+
+def test_what_is_left_behind_is_what_a_later_training_did_not_go_on_from(tmp_path):
+    one = LeftBehind().save("a2", 2).save("a4", 4)
+    assert one.begin(4, {"a2": 2, "a4": 4}).left == {}
+    anew = one.begin(0, {"a4": 4, "before": 6})
+    assert anew.left == {"a2": 2, "a4": 4, "before": 6}
+    anew = anew.save("b2", 2).save("a4", 4)  # the same to the bit
+    assert anew.left == {"a2": 2, "before": 6}
+    assert anew.begin(2, {"b2": 2, "before": 6}).left == {"a2": 2, "before": 6, "a4": 4}
+    assert anew.begin(6, {"b2": 2, "before": 6}).left == {}, "a person goes on from it after all"
+
+
+def test_a_note_that_cannot_be_read_is_none(tmp_path):
+    notes = Trainings(tmp_path)
+    notes.begin(3, {})
+    assert notes.known() == LeftBehind(3)
+    for text in ("", "{", "[]", '{"left": 3'):
+        (tmp_path / NAME).write_text(text)
+        assert notes.known() == LeftBehind()
