@@ -185,7 +185,8 @@ class HubSyncCallback(TrainerCallback):
 
     def known_run(self, args: TrainingArguments) -> Run | None:
         """The run of a Trainer with these arguments, if it was made already."""
-        return self._run if self._run is not None and self._run.args is args else None
+        runs = (run for run in (self._run, *self._runs.values()) if run is not None and run.args is args)
+        return next(runs, None)
 
     def run_of(self, args: TrainingArguments) -> Run:
         """The run of a Trainer with these arguments, made when it is asked for first, and anew when a script has
@@ -196,14 +197,13 @@ class HubSyncCallback(TrainerCallback):
         """
         known = self.known_run(args)
         if known is not None and not known.engine.is_closed and (known.said == said_by(args) or known.is_training):
+            self._run = known
             return known
         settings = resolve(args, self._overrides)
         run = self._runs.get(settings)
         if run is None or run.engine.is_closed:
             run = Run(args, settings)
         run.args, run.said = args, said_by(args)
-        if self._run is not None and self._run is not run:
-            run.former_names |= self._run.names
         if known is not None and known is not run:
             known.goes_on_as(run)
         self._run = self._runs[settings] = run

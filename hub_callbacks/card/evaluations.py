@@ -139,7 +139,7 @@ def _evaluation(row: dict[str, Any], names: list[str], has_perplexity: bool) -> 
 def _perplexity(metrics: dict[str, float]) -> dict[str, float]:
     """That of a language model is e to the power of its loss."""
     loss = metrics.get("loss", math.inf)
-    return {"perplexity": math.exp(loss)} if loss < MAX_EXPONENT else {}
+    return {"perplexity": math.exp(loss)} if 0 <= loss < MAX_EXPONENT else {}
 
 
 def split_key(key: str, names: list[str]) -> tuple[str, str]:

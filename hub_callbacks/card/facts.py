@@ -65,6 +65,7 @@ def gather_setup(
     resumed_from_step: int | None = None,
     optimizer: Any = None,
     lr_scheduler: Any = None,
+    has_own_loss: bool = False,
 ) -> dict[str, Any]:
     """The facts of a training that do not change while it runs, ready for `json.dumps`.
 
@@ -80,6 +81,7 @@ def gather_setup(
         resumed_from_step: Optimizer step of the checkpoint that this training goes on from, if it does.
         optimizer: The one that it uses.
         lr_scheduler: The same.
+        has_own_loss: Whether the loss may be another than the model's.
 
     Returns:
         `name`, `repo_id`, `revision`, `model`, `processing`, `datasets`, `hyperparameters`, `training`,
@@ -105,7 +107,8 @@ def gather_setup(
     if not setup["model"].get("adapter"):
         setup["versions"].pop("PEFT", None)  # transformers imports it wherever it is installed
     is_language_model = setup["model"].get("task") in ("text-generation", "fill-mask")
-    if args is not None and is_language_model and not attempt(lambda: model.config.output_router_logits):
+    is_the_models = not (has_own_loss or attempt(lambda: model.config.output_router_logits))
+    if args is not None and is_language_model and is_the_models:
         setup["training"]["has_perplexity"] = attempt(lambda: is_likelihood(args)) or None
     return json_safe(_without_none(setup))
 

@@ -54,9 +54,9 @@ def _cpu_name() -> str | None:
 
 
 def dashboard_tags() -> list[str]:
-    """The tags by which the Hub shows the dashboard of a run that logs to a Space of trackio."""
-    trackio = sys.modules.get("trackio.context_vars")
-    space = attempt(lambda: trackio.current_space_id.get())  # type: ignore[union-attr]
+    """The tags by which the Hub shows the dashboard of a run that is logging to a Space of trackio now."""
+    trackio: Any = sys.modules.get("trackio.context_vars")
+    space = attempt(lambda: trackio.current_run.get() and trackio.current_space_id.get())
     return ["trackio", f"trackio:https://huggingface.co/spaces/{space}"] if space else []
 
 

@@ -148,7 +148,8 @@ def checkpoints_in(output_dir: Path) -> dict[int, Path]:
 def list_files(folder: Path, leave_out: Callable[[str], bool] = lambda name: False) -> tuple[str, ...]:
     """Relative paths, with `/`, of all files below a folder, sorted.
 
-    Outboxes are left out, and, which is said once, links to folders and names that no commit can have.
+    Outboxes are left out, and, which is said once, hidden folders (editors, notebooks and tools keep theirs there,
+    some with secrets in them), links to folders, and names that no commit can have.
 
     Args:
         leave_out: Which names in `folder` itself are not looked at.
@@ -166,7 +167,7 @@ def list_files(folder: Path, leave_out: Callable[[str], bool] = lambda name: Fal
             for name in folders
             if not (name == OUTBOX_NAME or (at_top and leave_out(name)))
             and _can_be_committed(below + name)
-            and not _is_link(os.path.join(here, name), below + name)
+            and not _stays(os.path.join(here, name), below + name)
         ]
         for name in files:
             if not (at_top and leave_out(name)) and _is_file(os.path.join(here, name)):
@@ -181,11 +182,14 @@ def _cannot_look(error: OSError) -> None:
         raise error
 
 
-def _is_link(folder: str, name: str) -> bool:
-    is_link = os.path.islink(folder)
-    if is_link:
+def _stays(folder: str, name: str) -> bool:
+    if os.path.basename(name).startswith("."):
+        _say_once("%a is left out of what is pushed: it is a hidden folder.", name)
+    elif os.path.islink(folder):
         _say_once("%a is left out of what is pushed: it is a link to a folder.", name)
-    return is_link
+    else:
+        return False
+    return True
 
 
 def _is_file(path: str) -> bool:

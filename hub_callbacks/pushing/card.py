@@ -20,15 +20,14 @@ from ..card import (
 from ..card.reading import Unreadable, text_of
 from ..hub.repository import Remote, Repository
 from ..outbox.durable import replace_file
-from ..outbox.push import CARD_FACTS, EVAL_RESULTS, LOCAL_CARD, MODEL, Push
+from ..outbox.push import CARD_FACTS, EVAL_RESULTS, LOCAL_CARD, MODEL, OWN_EVAL_RESULTS, Push
 from ..outbox.queue import Outbox
 from .redaction import secret_within
 
 logger = logging.getLogger(__name__)
 
 README = "README.md"
-EVAL_RESULTS_FILE = f"{EVAL_RESULTS}/hub_callbacks.yaml"
-"""The one that is written from what a run has measured; what a person writes has another name."""
+EVAL_RESULTS_FILE = f"{EVAL_RESULTS}/{OWN_EVAL_RESULTS}"
 
 
 def card_files(

@@ -88,6 +88,7 @@ class CardFacts:
         self.setup: dict[str, Any] = {}
         self.resumed_from_step: int | None = None
         self._model: Callable[[], Any] = lambda: None
+        self._dashboard: list[str] = []
 
     def begin(self) -> CardFacts:
         """The facts of another training, or of another place: what the user said stays."""
@@ -101,7 +102,7 @@ class CardFacts:
             repo_id: The repository.
             revision: Its branch.
             seen: What the Trainer hands to callbacks: `model`, `processing_class`, `train_dataloader`,
-                `eval_dataloader`, `optimizer`, `lr_scheduler`.
+                `eval_dataloader`, `optimizer`, `lr_scheduler`; and `trainer`, where it is known.
         """
         self.setup = gather_setup(
             args=args,
@@ -115,6 +116,7 @@ class CardFacts:
             resumed_from_step=self.resumed_from_step,
             optimizer=seen.get("optimizer"),
             lr_scheduler=seen.get("lr_scheduler"),
+            has_own_loss=_has_own_loss(seen.get("trainer")),
         )
         with contextlib.suppress(TypeError):  # a model that knows of no weak references stays as it was
             self._model = weakref.ref(seen.get("model"))
@@ -171,8 +173,9 @@ class CardFacts:
         """What does not change, with the tags that other callbacks have given to the model since."""
         model = self.setup.get("model") or {}
         tags = json_safe(list(getattr(self._model(), "model_tags", None) or model.get("tags") or ()))
+        self._dashboard = dashboard_tags() or self._dashboard
         if not any(str(tag).startswith("trackio:") for tag in tags):
-            tags += [tag for tag in dashboard_tags() if tag not in tags]
+            tags += [tag for tag in self._dashboard if tag not in tags]
         return self.setup | {"model": model | {"tags": tags}} if tags else self.setup
 
     def write(
@@ -198,6 +201,13 @@ class CardFacts:
             for name, picture in rendered.pictures.items():
                 (folder / name).write_bytes(picture)
         return model_card(text)
+
+
+def _has_own_loss(trainer: Any) -> bool:
+    """Whether a script or a library computes the loss in its own way; where the Trainer is not known, it may."""
+    kind = getattr(type(trainer), "compute_loss", None)
+    is_known = getattr(kind, "__module__", "").partition(".")[0] in ("transformers", "trl")
+    return not is_known or getattr(trainer, "compute_loss_func", None) is not None
 
 
 def accelerator_state() -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator
@@ -112,9 +113,11 @@ def _save(args: Any, folder: Path, seen: dict[str, Any]) -> None:
     """As the Trainer itself does, which its class may do in its own way. With several processes that could be an
     operation of all of them: there the model and the tokenizer save themselves."""
     trainer = trainer_at_work(args) if args.world_size == 1 else None
-    if trainer is not None:
+    if trainer is not None and "_internal_call" in inspect.signature(trainer.save_model).parameters:
         with training_args.hiding_tokens(args):
             trainer.save_model(str(folder), _internal_call=True)
+        if not set(list_files(folder)) - {training_args.NAME}:
+            raise FileNotFoundError(f"{type(trainer).__name__}.save_model wrote nothing to its output_dir")
         return
     save_model(seen["model"], folder)
     processing_class = seen.get("processing_class") or _tokenizer_of_collator(seen.get("train_dataloader"))

@@ -18,7 +18,7 @@ from ..checkpoints.files import (
     is_training_state,
     list_files,
 )
-from ..outbox.push import EVAL_RESULTS, MODEL, NODE_BRANCH, NODE_FILES, OUTPUTS, OtherNodes
+from ..outbox.push import EVAL_RESULTS, MODEL, NODE_BRANCH, NODE_FILES, OUTPUTS, OWN_EVAL_RESULTS, OtherNodes
 
 END_OF_TRAINING = "End of training"
 """Title of the commit of the final model, as the Trainer words it."""
@@ -74,7 +74,8 @@ class Plan:
 
 def eval_results(output_dir: Path) -> tuple[Part, ...]:
     """Results on benchmarks, as the Hub reads them: of hidden folders theirs alone is pushed."""
-    files = sorted(f"{EVAL_RESULTS}/{file.name}" for file in (output_dir / EVAL_RESULTS).glob("*.yaml"))
+    found = (file for file in (output_dir / EVAL_RESULTS).glob("*.yaml") if file.is_file())
+    files = sorted(f"{EVAL_RESULTS}/{file.name}" for file in found if file.name != OWN_EVAL_RESULTS)
     return (Part(EVAL_RESULTS, output_dir, tuple(files), copied=True),) if files else ()
 
 

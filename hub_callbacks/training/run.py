@@ -19,13 +19,13 @@ from ..card.progress import has_ended
 from ..checkpoints.completeness import TO_CONTINUE_AS_IT_WAS, find_checkpoint, problem_of
 from ..checkpoints.files import TRAINER_STATE, checkpoint_name, checkpoint_step, checkpoints_in
 from ..outbox.left_behind import Trainings
-from ..outbox.push import OtherNodes
+from ..outbox.push import MODEL, OtherNodes
 from ..settings import Settings, said_by
 from . import training_args
 from .card_facts import CardFacts, read_template
 from .engine import Engine
 from .final_model import ModelNotSaved, final_model, loaded_checkpoint, newest_of, weights_step
-from .liveness import is_under_way
+from .liveness import is_under_way, trainer_at_work
 from .nodes import Nodes
 from .plan import (
     Plan,
@@ -55,7 +55,6 @@ class Run:
 
     Attributes:
         is_ending: From the end of training until the Trainer's own wait for its pushes, which follows at once.
-        former_names: What the repository of its Trainer was called before.
     """
 
     def __init__(self, args: Any, settings: Settings) -> None:
@@ -67,13 +66,13 @@ class Run:
         self.engine.world_size = args.world_size
         self.engine.start()
         self._readme = Readme(self.folder)
-        self.former_names: set[str] = set()
         self._state: weakref.ref[Any] | None = None
         self._end: tuple[weakref.ref[Any], int] | None = None
         self._has_begun = False
         self._can_be_seen = False
         self.is_ending = False
         self._card_due = False
+        self._on_hub: int | None = None
         self._has_said_what_is_missing = self._has_said_incomplete = False
         self._other_nodes: OtherNodes | None = None
         self._saves = Saves(args, TRAINER_STATE, None)
@@ -92,8 +91,8 @@ class Run:
 
     @property
     def names(self) -> set[str]:
-        """What the repository of this Trainer was called so far, with and without its owner."""
-        return {*self.former_names, self.engine.hub_model_id, self.settings.hub_model_id}
+        """What the repository is called, with and without its owner."""
+        return {self.engine.hub_model_id, self.settings.hub_model_id}
 
     def knows(self, state: Any) -> bool:
         """Whether its facts are of the Trainer with this `TrainerState`; several may push to one place."""
@@ -184,8 +183,14 @@ class Run:
 
     def ends(self, state: Any, seen: dict[str, Any]) -> None:
         """Training ends: the last checkpoint, if it is still due, and the final model."""
-        self._has_begun = self._card_due = False
+        self._card_due = False
         self.is_ending = True
+        try:
+            self._push_what_is_left(state, seen)
+        finally:
+            self._has_begun = False
+
+    def _push_what_is_left(self, state: Any, seen: dict[str, Any]) -> None:
         for saved in self._saves.end():
             self._push_save(saved, state)
         self._end = weakref.ref(state), weights_step(loaded_checkpoint(self.args, state), state)
@@ -204,7 +209,7 @@ class Run:
 
     def _push_end(self, folder: Path, step: int, state: Any) -> None:
         plan = plan_end(folder, state.global_step, self.folder)
-        if 0 < state.global_step == self.facts.resumed_from_step:
+        if 0 < state.global_step == self.facts.resumed_from_step == max(checkpoints_in(self.folder), default=0):
             plan = replace(plan, card=False)  # nothing was left to train: the card that is there knows how it went
         self._push(plan, state, step, is_save=True)
 
@@ -228,6 +233,7 @@ class Run:
             seen: What the Trainer hands to callbacks: model, processing class, data loaders.
         """
         self._state = weakref.ref(state)
+        seen = {"trainer": trainer_at_work(self.args)} | seen
         self.facts.learn(self.args, self.engine.hub_model_id, self.engine.target.revision, seen)
 
     def push_what_was_said(self, state: Any) -> None:
@@ -334,6 +340,11 @@ class Run:
         is_save: bool = False,
         is_loaded: bool = True,
     ) -> Future[CommitInfo]:
+        own = state.global_step if weights_step is None else weights_step
+        if any(part.slot == MODEL for part in plan.parts):
+            self._on_hub = own
+        elif self._on_hub not in (None, own):
+            weights_step, is_loaded = self._on_hub, False  # the card is of the weights that it will stand beside
         readme = self._readme.bring_up(plan.parts[0].source if plan.parts else self.folder)
         replacements: dict[str, bytes] = {}
         if training_args.has_token(self.args):

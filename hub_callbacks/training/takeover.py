@@ -123,6 +123,9 @@ class _Attribute:
         if callback is not None:
             self._assigned(callback, trainer, value)
 
+    def __delete__(self, trainer: Any) -> None:
+        vars(trainer).pop(self._name, None)
+
 
 def _init_hf_repo(
     find: Find, callback: Any, trainer: Any, token: str | None = None, private: bool | None = None

@@ -62,7 +62,7 @@ def repository_of(callback: Runs, trainer: Any, assigned: str | None) -> str | N
 def name_repository(callback: Runs, trainer: Any, name: str | None) -> None:
     """A script calls the repository of a Trainer something else: the next push goes there."""
     run = callback.known_run(trainer.args)
-    if name is not None and run is not None and name not in run.names:
+    if name is not None and (run is None or name not in run.names):
         trainer.args.hub_model_id = name
 
 
@@ -106,6 +106,7 @@ def facts_of(run: Run, trainer: Any) -> CardFacts:
     """The facts for the card, gathered from the Trainer itself where no training of it has told them."""
     if not run.knows(trainer.state):
         seen = {
+            "trainer": trainer,
             "model": trainer.model,
             "processing_class": trainer.processing_class,
             "train_dataloader": trainer.train_dataset,

@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard
 from transformers import Trainer, TrainerCallback
 
 from hub_callbacks import HubSync, HubSyncCallback, SettingsError
-from models import Sentences, arguments, classifier
+from models import Sentences, arguments, classifier, language_model
 from runs import download, train
 
 RESULTS = ".eval_results/hub_callbacks.yaml"
@@ -105,11 +105,15 @@ def test_tags_that_another_callback_sets_later_are_on_the_card(hub, repo, tmp_pa
     assert "set-later" in card_of(tmp_path, repo).data.tags
 
 
+def logging_to(monkeypatch, space, run):
+    variables = {"current_space_id": space, "current_run": run}
+    made = {name: contextvars.ContextVar(name, default=value) for name, value in variables.items()}
+    monkeypatch.setitem(sys.modules, "trackio.context_vars", SimpleNamespace(**made))
+
+
 def test_a_run_that_logs_to_a_space_of_trackio_has_its_dashboard(hub, repo, tmp_path, monkeypatch):
     """trackio keeps the Space of the run in a context variable, which the Trainer's integration reads, too."""
-    space = contextvars.ContextVar("current_space_id", default=None)
-    space.set("local/dashboard")
-    monkeypatch.setitem(sys.modules, "trackio.context_vars", SimpleNamespace(current_space_id=space))
+    logging_to(monkeypatch, "local/dashboard", run=object())
     train(tmp_path, repo, max_steps=2)
     card = card_of(tmp_path, repo)
     assert {"trackio", "trackio:https://huggingface.co/spaces/local/dashboard"} <= set(card.data.tags)
@@ -162,3 +166,78 @@ def test_a_script_that_pushes_at_its_end_is_told_after_it(hub, repo, tmp_path, c
     trainer.push_to_hub(license="mit", language="en", dataset_tags="local/data")
     callback.close()
     assert "lacks intended use, which only you know. Your own text" in caplog.text
+
+
+@KNOWS_BENCHMARKS
+def test_no_weights_are_given_the_score_of_others(hub, api, repo, tmp_path):
+    scores = iter([0.1, 0.2, 0.3])
+    callback = HubSyncCallback(eval_results=BENCHMARK)
+    args = arguments(tmp_path / repo, max_steps=4, hub_strategy="every_save", **EVALUATED)
+    trainer = Trainer(
+        classifier(),
+        args,
+        train_dataset=Sentences(),
+        eval_dataset=Sentences(8),
+        compute_metrics=lambda prediction: {"accuracy": next(scores)},
+        callbacks=[callback],
+    )
+    trainer.train()
+    trainer._push_from_checkpoint(str(tmp_path / repo / "checkpoint-2"))
+    trainer.evaluate()  # of step 4, which is not what is there now
+    callback.close()
+    (entry,) = yaml.safe_load((download(tmp_path, repo) / RESULTS).read_text())
+    card = card_of(tmp_path, repo).text
+    assert entry["value"] == 0.1 and "| 10.00 % |" in card and "30.00 %" not in card
+
+
+@KNOWS_BENCHMARKS
+def test_who_goes_back_to_an_older_checkpoint_has_its_score(hub, api, repo, tmp_path):
+    keywords = {"eval_results": BENCHMARK}
+    trainer, _, _ = train(tmp_path, repo, callback=keywords, max_steps=8, **EVALUATED)
+    saved = str(tmp_path / repo / "checkpoint-4")  # where an epoch ends: nothing is left to train up to it
+    train(tmp_path, repo, callback=keywords, resume=saved, max_steps=4, **EVALUATED)
+    (entry,) = yaml.safe_load((download(tmp_path, repo) / RESULTS).read_text())
+    rows = {row["step"]: row["eval_accuracy"] for row in trainer.state.log_history if "eval_accuracy" in row}
+    assert entry["value"] == rows[4]
+    assert "**Length:** 4 steps" in card_of(tmp_path, repo).text
+
+
+def test_odd_entries_among_the_results_on_benchmarks_stop_nothing(hub, api, repo, tmp_path):
+    folder = tmp_path / repo / ".eval_results"
+    (folder / "folder.yaml").mkdir(parents=True)
+    (folder / "link.yaml").symlink_to("nowhere")
+    (folder / "hub_callbacks.yaml").write_text("[] # of other weights, from a download")
+    train(tmp_path, repo, max_steps=2)
+    assert there(api, repo) == set() and "model.safetensors" in api.list_repo_files(f"local/{repo}")
+
+
+def test_a_space_of_trackio_that_the_run_does_not_log_to_is_none_of_its_card(hub, repo, tmp_path, monkeypatch):
+    logging_to(monkeypatch, "local/of-a-run-before", run=None)
+    train(tmp_path, repo, max_steps=2)
+    assert "of-a-run-before" not in card_of(tmp_path, repo).text
+
+
+@pytest.mark.parametrize("own", ["method", "function"])
+def test_a_loss_of_ones_own_has_no_perplexity(hub, repo, tmp_path, own):
+    class Own(Trainer):
+        def compute_loss(self, *args, **kwargs):
+            loss = super().compute_loss(*args, **kwargs)
+            return (loss[0] / 2, loss[1]) if isinstance(loss, tuple) else loss / 2
+
+    def lower(outputs, labels, num_items_in_batch=None):
+        return outputs["logits"].square().mean()
+
+    rows = [row | {"labels": row["input_ids"]} for row in Sentences(8)]
+    data = {"train_dataset": rows, "eval_dataset": rows, "compute_metrics": None}
+    options = data | ({"compute_loss_func": lower} if own == "function" else {})
+    kind = Own if own == "method" else Trainer
+    train(
+        tmp_path,
+        repo,
+        model=language_model(),
+        trainer_class=kind,
+        trainer_options=options,
+        max_steps=2,
+        **EVALUATED,
+    )
+    assert "Perplexity" not in card_of(tmp_path, repo).text and "| Loss |" in card_of(tmp_path, repo).text

@@ -24,9 +24,9 @@ class Library(TrainerCallback):
 
     def on_save(self, args, state, control, **kwargs):
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        for name in ("rollouts/.position", "deep/er"):
+        for name in ("rollouts", "deep/er"):
             (folder / name).mkdir(parents=True)
-        (folder / "rollouts" / ".position" / "rank-0").write_text("17")
+        (folder / "rollouts" / ".position").write_text("17")
         (folder / "deep" / "er" / "no extension").write_bytes(bytes(200_000))
         (folder / "dataset_state.json").write_text(json.dumps({"examples_iterable": 3}))
         (folder / "tree.index.json").write_text("[]")
@@ -42,22 +42,26 @@ def test_what_a_library_keeps_in_a_checkpoint_comes_back_with_it(hub, repo, tmp_
     assert latest_checkpoint(args) == str(tmp_path / repo / "checkpoint-2")
     assert "Not continued from" not in caplog.text
     saved = digests(tmp_path / repo / "checkpoint-2")
-    assert "rollouts/.position/rank-0" in saved
+    assert "rollouts/.position" in saved
     shutil.rmtree(tmp_path / repo)
     assert latest_checkpoint(args) == str(tmp_path / repo / "checkpoint-2")
     assert digests(tmp_path / repo / "checkpoint-2") == saved
 
 
-def test_links_to_folders_are_said_to_stay(hub, repo, tmp_path, caplog):
+def test_links_to_folders_and_hidden_folders_are_said_to_stay(hub, api, repo, tmp_path, caplog):
     class Links(TrainerCallback):
         def on_save(self, args, state, control, **kwargs):
             (tmp_path / "data").mkdir()
             (Path(args.output_dir) / "checkpoint-2" / "linked").symlink_to(tmp_path / "data")
+            (Path(args.output_dir) / "checkpoint-2" / ".aws").mkdir()
+            (Path(args.output_dir) / "checkpoint-2" / ".aws" / "credentials").write_text("a secret")
 
     callback = HubSyncCallback(hub_strategy="checkpoint")
     args = arguments(tmp_path / repo, max_steps=2)
     Trainer(classifier(), args, train_dataset=Sentences(), callbacks=[callback, Links()]).train()
     callback.close()
+    assert not any(".aws" in file for file in api.list_repo_files(f"local/{repo}"))
+    assert ".aws' is left out of what is pushed: it is a hidden folder" in caplog.text
     assert "linked' is left out of what is pushed: it is a link to a folder" in caplog.text
 
 

@@ -150,3 +150,42 @@ def test_no_token_is_on_the_disk_while_the_final_model_is_saved(hub, repo, tmp_p
     callback.close()
     assert len(written) == 1 and hub.token.encode() not in written[0] and args.hub_token == hub.token
     assert "training_args.bin" in on_hub(tmp_path, repo)
+
+
+def test_a_save_model_that_takes_no_word_of_the_trainers_own_is_not_asked(hub, repo, tmp_path):
+    class Plain(Trainer):
+        def save_model(self, output_dir=None):
+            raise AssertionError("it may push")
+
+    callback = HubSyncCallback()
+    args = arguments(tmp_path / repo, max_steps=2, save_strategy="no")
+    Plain(classifier(), args, train_dataset=Sentences(), callbacks=[callback]).train()
+    callback.close()
+    assert "model.safetensors" in on_hub(tmp_path, repo)
+
+
+def test_a_save_model_that_writes_elsewhere_is_said_to_have_saved_nothing(hub, repo, tmp_path, caplog):
+    class Elsewhere(Trainer):
+        def save_model(self, output_dir=None, _internal_call=False):
+            super().save_model(tmp_path / "elsewhere", _internal_call=True)
+
+    callback = HubSyncCallback()
+    args = arguments(tmp_path / repo, max_steps=2, save_strategy="no")
+    Elsewhere(classifier(), args, train_dataset=Sentences(), callbacks=[callback]).train()
+    callback.close()
+    assert "Elsewhere.save_model wrote nothing to its output_dir" in caplog.text and callback.pushes == []
+
+
+def test_a_save_model_that_makes_a_card_makes_no_other_run(hub, repo, tmp_path):
+    class Cards(Trainer):
+        def save_model(self, output_dir=None, _internal_call=False):
+            super().save_model(output_dir, _internal_call=_internal_call)
+            self.create_model_card()
+
+    callback = HubSyncCallback()
+    args = arguments(tmp_path / repo, max_steps=2, save_strategy="no", hub_token=hub.token)
+    trainer = Cards(classifier(), args, train_dataset=Sentences(), callbacks=[callback])
+    run = callback.run
+    trainer.train()
+    assert callback.run is run
+    callback.close()

@@ -125,3 +125,25 @@ def test_a_name_given_to_a_trainer_with_the_mixin_counts_from_then_on(hub, api, 
     trainer.hub_sync.close()
     assert titles(api, f"{repo}-named") == ["Push 1", "Push 2"] and trainer.hub_model_id == f"local/{repo}-named"
     assert f"# {repo}-named" in ModelCard.load(download(tmp_path, f"{repo}-named") / "README.md").text
+
+
+def test_a_name_may_be_given_back(hub, api, repo, tmp_path):
+    callback = HubSyncCallback()
+    trainer = trainer_of(arguments(tmp_path / repo, max_steps=2), callback)
+    trainer.push_to_hub("First")
+    for name in (f"{repo}-b", repo):
+        trainer.hub_model_id = f"local/{name}"
+        trainer.push_to_hub(f"To {name}")
+    callback.close()
+    assert titles(api, f"{repo}-b") == [f"To {repo}-b"] and titles(api, repo) == ["First", f"To {repo}"]
+
+
+def test_each_of_several_trainers_has_its_name(hub, api, repo, tmp_path):
+    callback = HubSyncCallback()
+    one = trainer_of(arguments(tmp_path / f"{repo}-1", max_steps=2, push_to_hub=True), callback)
+    two = trainer_of(arguments(tmp_path / f"{repo}-2", max_steps=2, push_to_hub=True), callback)
+    assert (one.hub_model_id, two.hub_model_id) == (f"local/{repo}-1", f"local/{repo}-2")
+    one.hub_model_id = f"local/{repo}-3"
+    one.push_to_hub("Of the first")
+    callback.close()
+    assert titles(api, f"{repo}-3") == ["Of the first"]
