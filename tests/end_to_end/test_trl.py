@@ -151,7 +151,8 @@ def test_the_card_has_trls_text_and_ours_once_and_the_scripts_keywords(hub, api,
     for once in ("# Model Card for", "trained with SFT", "vonwerra2020trl", "on the [local/texts]"):
         assert text.count(once) == 1, once
     assert text.count("## How it was trained") == 1 and text.count("hub_callbacks:state") == 1
-    assert text.count("from transformers import pipeline") == text.lower().count("transformers: ") == 1
+    # TRL's example is a conversation, and this tokenizer has no template for one: ours stands there, too.
+    assert text.count("from transformers import pipeline") == 2 and text.lower().count("transformers: ") == 1
     assert "**Versions:**" not in text and "## About this model" not in text and text.count("\n# ") == 1
     assert f'model="local/{repo}"' in text and f'model="{repo}"' not in text
 
