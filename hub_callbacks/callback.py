@@ -318,6 +318,8 @@ class HubSyncCallback(TrainerCallback):
             return
         if args.world_size == 1:
             run.engine.finish(show=not args.disable_tqdm)
+            if isinstance(run, Run):
+                run.engine.say_end()
             if isinstance(run, Run) and not args.push_to_hub:  # else the script pushes once more, and says more
                 run.say_what_is_missing()
         else:

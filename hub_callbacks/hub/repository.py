@@ -217,6 +217,13 @@ class Repository:
         contents = f"{len(files)} files, the last commit {str(info.sha)[:8]}, and all its branches and tags"
         return Found(info.id, info.created_at.isoformat(), contents)
 
+    def user(self) -> str | None:
+        """Whose token it is; `None` for one that may not say."""
+        try:
+            return str(self._api.whoami(token=self.token)["name"])
+        except HfHubHTTPError:
+            return None
+
     def require_owner(self, repo_id: str) -> None:
         """
         Raises:

@@ -54,6 +54,8 @@ class Entry:
         place: Repository and branch that it went to (`done`).
         slots: What of it is there (`done`): an older push must not write that any more.
         foreign: The run whose model was found there, if it is another one.
+        private: Visibility of the repository, and
+        user: whose token it was, where a training has asked.
         left_out: What of it was damaged before it could be sent (`done`, `lost`), and is not there.
     """
 
@@ -73,6 +75,8 @@ class Entry:
     place: str | None = None
     slots: tuple[str, ...] = ()
     foreign: str | None = None
+    private: bool | None = None
+    user: str | None = None
     left_out: tuple[str, ...] = ()
 
     @property

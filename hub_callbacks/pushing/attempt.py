@@ -29,7 +29,7 @@ def send(push: Push, repository: Repository, outbox: Outbox, waits: NodeWaits) -
         case CreateRepository():
             return _create(push, repository)
         case LookForOtherRun():
-            return replace(_create(push, repository), foreign=foreign_run(push, repository, outbox))
+            return _look(push, repository, outbox)
         case RemoveBranch():
             return Sent(repository.remove_branch(push.target))
         case NodeFiles() as files:
@@ -41,6 +41,12 @@ def send(push: Push, repository: Repository, outbox: Outbox, waits: NodeWaits) -
 def _create(push: Push, repository: Repository) -> Sent:
     notes = repository.rehearse(push.target)
     return Sent(repository.ensure(push.target), notes=notes)
+
+
+def _look(push: Push, repository: Repository, outbox: Outbox) -> Sent:
+    made = _create(push, repository)
+    foreign = foreign_run(push, repository, outbox)
+    return replace(made, foreign=foreign, private=repository.look(push.target).private, user=repository.user())
 
 
 def _send_node_files(push: Push, content: NodeFiles, repository: Repository) -> Sent:

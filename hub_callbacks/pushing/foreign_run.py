@@ -26,6 +26,8 @@ def foreign_run(push: Push, repository: Repository, outbox: Outbox) -> str | Non
     if last is not None:
         return last if last != push.run_id else None
     entries = outbox.ledger.all_entries()
+    if remote.head in {entry.commit for entry in entries}:  # whatever the Hub's address is by now
+        return None
     if any(entry.is_on(repository.hub) and entry.place == push.target.place for entry in entries):
         return None
     newest = max((step for name in remote.folders if (step := checkpoint_step(name)) is not None), default=None)

@@ -403,6 +403,8 @@ class Pusher:
                 place=push.target.place,
                 slots=tuple(sorted(sent.slots)),
                 foreign=sent.foreign,
+                private=sent.private,
+                user=sent.user,
                 left_out=tuple(sorted(sent.left_out)),
             )
         )

@@ -18,6 +18,8 @@ class Sent:
         notes: What was changed or left out on the way, for people.
         left_out: What of it was damaged before it could be sent, and is not there.
         foreign: The run whose model was found there, if it is another one.
+        private: Visibility of the repository, where it was asked for.
+        user: Whose token it was, where that was asked for.
         passed_over: Whether the main process does not wait for these files any more.
     """
 
@@ -28,4 +30,6 @@ class Sent:
     notes: list[str] = field(default_factory=list)
     left_out: frozenset[str] = frozenset()
     foreign: str | None = None
+    private: bool | None = None
+    user: str | None = None
     passed_over: bool = False

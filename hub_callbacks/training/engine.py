@@ -18,6 +18,8 @@ from ..errors import ForeignRun, PushNotSent
 from ..outbox import ledger
 from ..outbox.control import Orders
 from ..outbox.push import (
+    CREATE,
+    LOOK,
     Commit,
     Content,
     CreateRepository,
@@ -34,7 +36,7 @@ from .futures import PushFutures
 from .plan import Plan
 from .request import Request, target_of_run
 from .staging import stage
-from .summary import PushInProgress, Summary, WaitDisplay, counted, not_arrived
+from .summary import PushInProgress, Summary, WaitDisplay, counted, not_arrived, say
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
@@ -84,6 +86,7 @@ class Engine:
         world_size: Number of processes that train, noted with each checkpoint; `None` where it is not known.
         pushes: Every push, in order, as the commit to be.
         seconds_in_training: What all of this cost the training thread.
+        is_quiet: Whether nothing is said at its end: its pushes are parts of another's.
         wait_at_exit: Whether the end of the interpreter waits as `finish` does.
     """
 
@@ -95,10 +98,12 @@ class Engine:
         self.hub_model_id = self._known_name()
         self.pushes: list[Future[CommitInfo]] = []
         self.seconds_in_training = 0.0
-        self.wait_at_exit = False
+        self.wait_at_exit = self.is_quiet = False
         self.is_closed = False
         self._process = os.getpid()
         self._creation: str | None = None
+        self._beginning = ""
+        self._commits_said = 0
         self._not_kept: list[_Due] = []
         self._tried = 0.0
         self._futures = PushFutures(self.outbox.ledger.path)
@@ -132,7 +137,7 @@ class Engine:
             target: Another place than the one in the settings.
         """
         with self._futures.news:  # no news of it before it is known which it is
-            self._creation = self._ask(CreateRepository(), "create the repository", target or self.target)
+            self._creation = self._ask(CreateRepository(), CREATE, target or self.target)
 
     def _known_name(self) -> str:
         """The repository, with its owner where the Hub has told an earlier process that pushed from here."""
@@ -176,18 +181,22 @@ class Engine:
 
     # -- whose model is there
 
-    def look_for_another_run(self) -> None:
+    def look_for_another_run(self, beginning: str = "") -> None:
         """Has the pusher say whose model is in the repository, and keeps to `on_foreign_run`; before step 1.
+
+        Args:
+            beginning: What is said of the training when the Hub has answered.
 
         Raises:
             ForeignRun: with `"refuse"`, when it is another run's, or when the Hub does not say.
         """
+        self._beginning = beginning
         self.run_id = self.outbox.run_id()  # that of the checkpoint which was fetched meanwhile, perhaps
         policy, own_branch = self.settings.on_foreign_run, f"run-{self.run_id}"
         if self.target.revision == own_branch:
             return
         with self._futures.news:
-            self._creation = self._ask(LookForOtherRun(), "look whose model is there", self.target)
+            self._creation = self._ask(LookForOtherRun(), LOOK, self.target)
         if policy == "continue":
             return
         answer = self._answer(self._creation, ANSWER_WITHIN)
@@ -451,6 +460,8 @@ class Engine:
     def _take_creation(self, entry: ledger.Entry) -> None:
         if entry.repo_id:
             self.hub_model_id = entry.repo_id
+        if entry.state == ledger.DONE and self._beginning:
+            self._say_beginning(entry)
         if entry.foreign and self.settings.on_foreign_run == "continue":
             logger.warning(
                 "%s holds the model of another run (%s). This one's goes on top of it; that one stays in "
@@ -458,6 +469,15 @@ class Engine:
                 entry.place,
                 entry.foreign,
             )
+
+    def _say_beginning(self, entry: ledger.Entry) -> None:
+        from ..hub.client import address
+
+        what = [] if entry.private is None else ["private" if entry.private else "public"]
+        what += [f"branch {self.target.revision}"] if self.target.revision not in (None, "main") else []
+        who = f" as {entry.user}" if entry.user else ""
+        say(f"Pushing to {address()}/{entry.repo_id}{who}: {', '.join([*what, self._beginning])}.")
+        self._beginning = ""
 
     def _rest(self) -> None:
         if not self._futures.open and not self._not_kept:
@@ -528,6 +548,15 @@ class Engine:
         """
         return self._conclude(self._wait_to_the_end(None, show))
 
+    def say_end(self) -> None:
+        """Says what was pushed, if all of it has arrived and there is more than was said before."""
+        if self.is_quiet:
+            return
+        summary = self.summary()
+        if summary.commits > self._commits_said and not (summary.waiting or summary.lost):
+            self._commits_said = summary.commits
+            say(summary.line())
+
     def _conclude(self, has_arrived: bool) -> Summary:
         held = set(filter(self.outbox.holds, self._futures.unsent))  # before the news: what goes is recorded first
         summary = self.summary()
@@ -562,6 +591,7 @@ class Engine:
                     self._conclude(False)
                     raise
                 self._conclude(has_arrived)
+            self.say_end()
         finally:
             self._leave_pusher()
 

@@ -29,6 +29,7 @@ class NodeRun:
     def __init__(self, args: Any, settings: Settings, nodes: Nodes) -> None:
         self.args = args
         self.engine = Engine(settings)
+        self.engine.is_quiet = True
         self._node = nodes.here
         self._target = Target(settings.hub_model_id, nodes.branch, settings.hub_private_repo)
         self._saves = Saves(args, f"rng_state_{nodes.rank}.pth", nodes.ranks_here)

@@ -146,7 +146,8 @@ class Run:
         if nodes is not None and nodes.apart and self.settings.pushes_checkpoints:
             self._other_nodes = OtherNodes(nodes.branch, nodes.apart)
             self.engine.outbox.note_branch(nodes.branch)
-        self.engine.look_for_another_run()
+        resumed = f", resumed from step {state.global_step}" if state.global_step else ""
+        self.engine.look_for_another_run(f"{self.settings.hub_strategy}{resumed}")
         self._trainings.begin(state.global_step, checkpoints_in(self.folder))
         self.facts = self.facts.begin()
         self.facts.resumed_from_step = state.global_step

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,11 +12,23 @@ from pathlib import Path
 from typing import Any
 
 from ..outbox import ledger
+from ..outbox.push import CREATE, LOOK
 
 logger = logging.getLogger(__name__)
 
 HEARTBEAT = 30.0
 """Seconds between two lines in the log while the end of a run waits, where no progress bar is shown."""
+
+
+def say(message: str) -> None:
+    """One line for whoever trains, at INFO; where nobody has set up logging for that, on standard error, unless
+    progress bars are switched off (`HF_HUB_DISABLE_PROGRESS_BARS`) or the logger is for errors alone."""
+    if logger.isEnabledFor(logging.INFO):
+        logger.info(message)
+    elif logger.isEnabledFor(logging.WARNING) and not os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS"):
+        from tqdm.auto import tqdm
+
+        tqdm.write(f"hub_callbacks: {message}", file=sys.stderr)  # above a bar that is there
 
 
 @dataclass
@@ -42,6 +56,16 @@ class Summary:
     where: str | None = None
     why: str | None = None
     notes: list[str] = field(default_factory=list)
+
+    def line(self) -> str:
+        """The end of a run of which everything has arrived, in one line."""
+        over = (
+            f", {counted(self.superseded, 'push', 'pushes')} taken over by newer ones" if self.superseded else ""
+        )
+        return (
+            f"{counted(self.commits, 'commit', 'commits')}, {self.size / 1e6:,.1f} MB pushed{over}; "
+            f"{1000 * self.seconds_in_training:.0f} ms of the training thread. {self.where or ''}".rstrip()
+        )
 
     def __str__(self) -> str:
         over = counted(self.superseded, "push", "pushes")
@@ -199,16 +223,18 @@ class Reporter:
             if self._is_new(note):
                 self.summary.notes.append(note)
                 logger.warning("%s: %s.", entry.message, note.rstrip("."))
+        is_question = entry.message in (CREATE, LOOK)
         if entry.state in (ledger.WAITING, ledger.WAITING_FOR_NODES, ledger.REFUSED):
             self.trouble = entry.why
         if entry.state == ledger.REFUSED and entry.why and self._is_new(entry.why):
-            logger.error("%s was not pushed. %s", entry.message, entry.why)
+            what = "Nothing can be pushed" if is_question else f"{entry.message} was not pushed"
+            logger.error("%s. %s", what, entry.why)
         elif entry.state == ledger.WAITING_FOR_NODES and entry.why and self._is_new(entry.why):
             logger.info("%s %s.", entry.message, entry.why)
         elif entry.state == ledger.WAITING and self._is_new(ledger.WAITING):
             logger.warning(
-                "%s could not be pushed yet, and is tried again: %s. Training goes on.",
-                entry.message,
+                "%s, and is tried again: %s. Training goes on.",
+                "The Hub cannot be asked yet" if is_question else f"{entry.message} could not be pushed yet",
                 entry.why.rstrip(".") if entry.why else "the reason is not known",
             )
         elif entry.state == ledger.DONE:
