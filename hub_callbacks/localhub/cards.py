@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+import pygit2
+from starlette.responses import PlainTextResponse, Response
 
-from .web import Call
+from .kept import Kept
+from .metadata import Unreadable, as_json, read_yaml
+from .web import Call, ok
 
-_BLOCK = re.compile(r"\A\s*---\r?\n(.*?)(?:\r?\n)?---\s*(?:\r?\n|\Z)", re.DOTALL)
+_OPENING = re.compile(r"\s*---[ \t]*\r?\n")
+_CLOSING = re.compile(r"^---[ \t]*\r?$\n?", re.MULTILINE)
 _EMPTY_WARNING = "empty or missing yaml metadata in repo card"
 
 # The licence identifiers that the Hub knows: https://huggingface.co/docs/hub/repositories-licenses
@@ -26,32 +30,73 @@ LICENSES = re.findall(
     "postgresql ofl-1.1 ncsa unlicense zlib pddl lgpl-lr deepfloyd-if-license fair-noncommercial-research-license "
     "llama2 llama3 llama3.1 llama3.2 llama3.3 llama4 grok2-community gemma unknown other",
 )
+_MAX_ERRORS = 100
 _STRING_LISTS = ("tags", "datasets", "metrics", "language", "base_model", "license")
 
 
-def card_data(readme: bytes) -> dict[str, Any]:
-    """The metadata of a README; an empty dict where there is none or it is broken."""
-    match = _BLOCK.match(readme.decode("utf-8", "replace"))
+@dataclass(frozen=True)
+class Card:
+    """What a README's metadata says.
+
+    Args:
+        data: As JSON can hold it; empty where there is none or it cannot be read.
+        problem: Why it cannot be read.
+    """
+
+    data: dict[str, Any] = field(default_factory=dict)
+    problem: str | None = None
+
+    @property
+    def tags(self) -> list[str]:
+        """The tags under which the Hub lists a repository with this metadata."""
+        tags = _words(self.data.get("tags"))
+        tags += [word for key in ("library_name", "pipeline_tag") for word in _words(self.data.get(key)) if word]
+        tags += _words(self.data.get("language"))
+        for key, prefix in (("license", "license"), ("datasets", "dataset"), ("base_model", "base_model")):
+            tags += [f"{prefix}:{word}" for word in _words(self.data.get(key))]
+        return list(dict.fromkeys(tags))
+
+
+def card_at(at: pygit2.Commit) -> Card:
+    """The card of a commit; equal content is read once."""
     try:
-        loaded = yaml.safe_load(match.group(1)) if match else None
-    except yaml.YAMLError:
-        return {}
-    return _jsonable(loaded) if isinstance(loaded, dict) else {}
+        readme = at.tree["README.md"]
+    except KeyError:
+        return Card()
+    if not isinstance(readme, pygit2.Blob):
+        return Card()
+    return _cards.find(readme.id) or _cards.keep(readme.id, *_read(readme.data))
+
+
+_cards: Kept[Card] = Kept(20_000_000)
+"""By the id of the README; its size is that of `read_yaml`."""
+
+
+def _read(readme: bytes) -> tuple[Card, int]:
+    block, _ = _split(readme.decode("utf-8", "replace"))
+    try:
+        loaded, size = read_yaml(block or "")
+        if loaded is None:
+            return Card(), size
+        if not isinstance(loaded, dict):
+            raise Unreadable("it is no object")
+        return Card(as_json(loaded)), size
+    except Unreadable as error:
+        return Card(problem=str(error)), len(str(error))
+
+
+def _split(readme: str) -> tuple[str | None, str]:
+    """The metadata, None where there is none, and the text after it."""
+    opening = _OPENING.match(readme)
+    closing = _CLOSING.search(readme, opening.end()) if opening else None
+    if opening is None or closing is None:
+        return None, readme
+    return readme[opening.end() : closing.start()], readme[closing.end() :]
 
 
 def strip_metadata(readme: str) -> str:
     """The text of a README after its metadata."""
-    return _BLOCK.sub("", readme, count=1)
-
-
-def card_tags(card: dict[str, Any]) -> list[str]:
-    """The tags under which the Hub lists a repository with this metadata."""
-    tags = [str(tag) for tag in _as_list(card.get("tags"))]
-    tags += [str(card[key]) for key in ("library_name", "pipeline_tag") if card.get(key)]
-    tags += [str(language) for language in _as_list(card.get("language"))]
-    for key, prefix in (("license", "license"), ("datasets", "dataset"), ("base_model", "base_model")):
-        tags += [f"{prefix}:{value}" for value in _as_list(card.get(key))]
-    return list(dict.fromkeys(tags))
+    return _split(readme)[1]
 
 
 def validate_yaml(call: Call) -> Response:
@@ -65,17 +110,15 @@ def validate_yaml(call: Call) -> Response:
         "errors": [{"message": text} for text in errors],
         "warnings": [{"message": text} for text in warnings],
     }
-    return JSONResponse(body, status_code=status)
+    return ok(body, status)
 
 
 def check_card(content: str, repo_type: str) -> tuple[list[str], list[str]]:
     """Errors and warnings about a README's metadata."""
-    match = _BLOCK.match(content)
-    if match is None or not match.group(1).strip():
-        return [], [_EMPTY_WARNING]
+    block, _ = _split(content)
     try:
-        card = yaml.safe_load(match.group(1))
-    except yaml.YAMLError as error:
+        card = read_yaml(block or "")[0]
+    except Unreadable as error:
         return [f"YAML metadata is not valid: {error}"], []
     if card is None:
         return [], [_EMPTY_WARNING]
@@ -88,11 +131,12 @@ def check_card(content: str, repo_type: str) -> tuple[list[str], list[str]]:
     ]
     known = ", ".join(LICENSES)
     licenses = [value for value in _as_list(card.get("license")) if isinstance(value, str)]
-    errors += [f'"license" must be one of [{known}]' for value in licenses if value not in LICENSES]
+    if not set(licenses) <= set(LICENSES):
+        errors.append(f'"license" must be one of [{known}]')
     index = card.get("model-index")
     if repo_type == "model" and index is not None:
         errors += _check_index(index)
-    return errors, []
+    return errors[:_MAX_ERRORS], []
 
 
 def _check_index(index: Any) -> list[str]:
@@ -115,10 +159,10 @@ def _check_result(where: str, result: Any) -> list[str]:
     if not isinstance(result, dict):
         return [f'"{where}" must be an object']
     errors = []
-    for key, field in (("task", "type"), ("dataset", "type"), ("dataset", "name")):
+    for key, name in (("task", "type"), ("dataset", "type"), ("dataset", "name")):
         part = result.get(key)
-        if not isinstance(part, dict) or not part.get(field):
-            errors.append(f'"{where}.{key}.{field}" is required')
+        if not isinstance(part, dict) or not part.get(name):
+            errors.append(f'"{where}.{key}.{name}" is required')
     metrics = result.get("metrics")
     if not isinstance(metrics, list):
         return [*errors, f'"{where}.metrics" is required']
@@ -136,14 +180,9 @@ def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
+def _words(value: Any) -> list[str]:
+    return [str(item) for item in _as_list(value) if isinstance(item, (str, int, float))]
+
+
 def _strings(value: Any) -> bool:
     return all(isinstance(item, str) for item in _as_list(value))
-
-
-def _jsonable(value: Any) -> Any:
-    """YAML knows dates, JSON does not."""
-    if isinstance(value, dict):
-        return {str(key): _jsonable(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_jsonable(item) for item in value]
-    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

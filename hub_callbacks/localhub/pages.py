@@ -12,7 +12,7 @@ from starlette.responses import RedirectResponse, Response
 
 from . import gitrefs, gitstore
 from .accounts import ASK_FOR_PASSWORD
-from .cards import card_data
+from .cards import card_at
 from .changes import changes, count_changes
 from .discussions import find_discussion
 from .errors import HubError
@@ -20,7 +20,7 @@ from .markdown import render_card
 from .registry import REPO_TYPES, Repo
 from .rendering import render, style
 from .repos import check_gate
-from .web import Call, Handler, paginate
+from .web import Call, Handler, following, paginate
 
 _PAGE_SIZE = 50
 _FOLDER_PAGE_SIZE = 500
@@ -37,6 +37,7 @@ _PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg")
 
 def _page(handler: Handler) -> Handler:
     """Refusals are pages, too."""
+    handler = following(handler)
 
     @wraps(handler)
     def answer(call: Call) -> Response:
@@ -108,10 +109,8 @@ def owner_page(call: Call) -> Response:
 def _list(call: Call, owner: str | None) -> Response:
     rows = []
     for kind in REPO_TYPES:
-        for repo in call.hub.registry.list(kind, owner, call.viewer):
-            git, at = gitstore.open_at(repo.path, gitstore.DEFAULT_BRANCH)
-            card = card_data(gitstore.read_path(git, at, "README.md") or b"")
-            rows.append((repo, gitstore.note(at), card.get("pipeline_tag")))
+        repos = call.hub.registry.list(kind, owner, call.viewer)
+        rows += [(repo, gitstore.note(at), card_at(at)) for repo, _, at in call.hub.registry.heads(repos)]
     rows.sort(key=lambda row: row[1].date, reverse=True)
     page = paginate(call, rows, _PAGE_SIZE)
     return render("home", viewer=call.viewer, owner=owner, rows=page.items, next_start=page.next_start)
@@ -121,6 +120,7 @@ def _list(call: Call, owner: str | None) -> Response:
 def repo_page(call: Call) -> Response:
     view = _view(call, call.param("revision") or gitstore.DEFAULT_BRANCH)
     readme = gitstore.read_path(view.git, view.at, "README.md")
+    card = card_at(view.at)
     files = gitstore.list_files(view.git, view.at)
     return _render(
         call,
@@ -128,7 +128,8 @@ def repo_page(call: Call) -> Response:
         "repo",
         "card",
         card=_card(view, readme) if readme else None,
-        tags=_tags(card_data(readme or b"")),
+        problem=card.problem,
+        tags=_tags(card.data),
         last=gitstore.note(view.at),
         files=files,
         total=sum(entry.size for entry in files),

@@ -12,10 +12,12 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import pygit2
 
 from . import gitstore, gitwrite
 from .accounts import Identity
@@ -81,6 +83,34 @@ class Registry:
             and _visible(repo, viewer)
         ]
 
+    def heads(self, repos: Iterable[Repo]) -> Iterator[tuple[Repo, pygit2.Repository, pygit2.Commit]]:
+        """Opens repositories at the newest commit of their main branch.
+
+        One that was moved meanwhile comes under its new name, and one that was deleted does not come.
+        """
+        for repo in repos:
+            now: Repo | None = repo
+            while now is not None:
+                try:
+                    git, at = gitstore.open_at(now.path, gitstore.DEFAULT_BRANCH)
+                except (pygit2.GitError, HubError):
+                    before, now = now, self._now(now)
+                    if now is not None and now.path == before.path:
+                        raise
+                    continue
+                yield now, git, at
+                break
+
+    def _now(self, repo: Repo) -> Repo | None:
+        """What became of a repository."""
+        self.settle()
+        return self._repos.get((repo.type, repo.id.lower())) or self._target(repo.type, repo.id)
+
+    def settle(self) -> None:
+        """Waits for the moves and deletions that are under way."""
+        with self._lock:
+            pass
+
     def all(self) -> builtins.list[Repo]:
         """All repositories, whoever may see them."""
         with self._lock:
@@ -94,14 +124,17 @@ class Registry:
             Moved: It has another name now.
         """
         repo = self._repos.get((kind, repo_id.lower()))
-        if repo is None:
-            moved_to = self._redirects.get(f"{kind}:{repo_id.lower()}")
-            target = self._repos.get((kind, moved_to.lower())) if moved_to else None
-            if target is not None and _visible(target, viewer):
-                raise Moved(repo_id, target.id)
+        target = self._target(kind, repo_id) if repo is None else None
+        if target is not None and _visible(target, viewer):
+            raise Moved(repo_id, target.id)
         if repo is None or not _visible(repo, viewer):
             raise repo_not_found(viewer is not None)
         return repo
+
+    def _target(self, kind: str, repo_id: str) -> Repo | None:
+        """What has an id that is not its first one."""
+        moved_to = self._redirects.get(f"{kind}:{repo_id.lower()}")
+        return self._repos.get((kind, moved_to.lower())) if moved_to else None
 
     def writable(self, kind: str, repo_id: str, viewer: Identity | None) -> Repo:
         """A repository that the viewer may change.

@@ -6,11 +6,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pygit2
 from starlette.responses import JSONResponse, Response
 
 from . import gitlfs, gitstore
 from .accounts import ASK_FOR_PASSWORD
-from .cards import card_data, card_tags
+from .cards import card_at
 from .errors import HubError, bad_request
 from .registry import REPO_TYPES, Repo, check_writer
 from .web import Call, ok, page_response, paginate
@@ -124,28 +125,38 @@ def readable_repo(call: Call) -> Repo:
 
 def repo_info(call: Call) -> Response:
     repo = call.repo()
-    info = _info(call, repo, call.args.get("revision") or gitstore.DEFAULT_BRANCH, call.flag("blobs"))
-    if expand := call.params("expand"):
-        info = {key: value for key, value in info.items() if key in (*_BASIC_FIELDS, *expand)}
-    return ok(info)
+    git, at = gitstore.open_at(repo.path, call.args.get("revision") or gitstore.DEFAULT_BRANCH)
+    files = [_sibling(call, entry, call.flag("blobs")) for entry in gitstore.list_files(git, at)]
+    return ok(_expanded(call, {**_info(repo, at), "siblings": files}))
 
 
 def list_repos(call: Call) -> Response:
-    kind = call.kind
-    repos = call.hub.registry.list(kind, call.param("author"), call.viewer)
+    registry = call.hub.registry
+    repos = registry.list(call.kind, call.param("author"), call.viewer)
     if search := call.param("search"):
         repos = [repo for repo in repos if search.lower() in repo.id.lower()]
-    rows = [_info(call, repo, gitstore.DEFAULT_BRANCH, False) for repo in repos]
-    wanted_tags = set(call.params("filter"))
-    rows = [row for row in rows if wanted_tags <= set(row["tags"])]
-    if (sort := call.param("sort")) in ("lastModified", "createdAt", "downloads", "likes"):
-        rows.sort(key=lambda row: row[sort], reverse=True)
-    if not call.flag("full"):
-        rows = [{key: value for key, value in row.items() if key != "siblings"} for row in rows]
-    if expand := call.params("expand"):
-        rows = [{key: row[key] for key in row if key in (*_BASIC_FIELDS, *expand)} for row in rows]
-    page = paginate(call, rows, call.number("limit", 1000))
-    return page_response(call, page, page.items)
+    if wanted := set(call.params("filter")):
+        repos = [repo for repo, _, at in registry.heads(repos) if wanted <= set(card_at(at).tags)]
+    sort = call.param("sort")
+    if sort == "createdAt":
+        repos.sort(key=lambda repo: repo.created_at, reverse=True)
+    elif sort == "lastModified":
+        times = [(at.commit_time, repo) for repo, _, at in registry.heads(repos)]
+        repos = [repo for _, repo in sorted(times, key=lambda pair: pair[0], reverse=True)]
+    page = paginate(call, repos, call.number("limit", 1000))
+    rows = []
+    for repo, git, at in registry.heads(page.items):
+        info = _info(repo, at)
+        if call.flag("full") or "siblings" in call.params("expand"):
+            info["siblings"] = [_sibling(call, entry, False) for entry in gitstore.list_files(git, at)]
+        rows.append(_expanded(call, info))
+    return page_response(call, page, rows)
+
+
+def _expanded(call: Call, info: dict[str, Any]) -> dict[str, Any]:
+    """Only the fields that were asked for, where some were."""
+    expand = call.params("expand")
+    return {key: info[key] for key in info if not expand or key in (*_BASIC_FIELDS, *expand)}
 
 
 def describe_file(call: Call, entry: gitstore.Entry, lfs_id: str) -> dict[str, Any]:
@@ -159,9 +170,8 @@ def describe_file(call: Call, entry: gitstore.Entry, lfs_id: str) -> dict[str, A
     return row
 
 
-def _info(call: Call, repo: Repo, revision: str, blobs: bool) -> dict[str, Any]:
-    git, at = gitstore.open_at(repo.path, revision)
-    card = card_data(gitstore.read_path(git, at, "README.md") or b"")
+def _info(repo: Repo, at: pygit2.Commit) -> dict[str, Any]:
+    card = card_at(at)
     info: dict[str, Any] = {
         "_id": repo.id,
         "id": repo.id,
@@ -174,14 +184,13 @@ def _info(call: Call, repo: Repo, revision: str, blobs: bool) -> dict[str, Any]:
         "disabled": False,
         "downloads": 0,
         "likes": 0,
-        "tags": card_tags(card),
-        "cardData": card or None,
-        "siblings": [_sibling(call, entry, blobs) for entry in gitstore.list_files(git, at)],
+        "tags": card.tags,
+        "cardData": card.data or None,
         "usedStorage": 0,
     }
     if repo.type == "model":
         info["modelId"] = repo.id
-        info |= {key: card[key] for key in ("pipeline_tag", "library_name") if card.get(key)}
+        info |= {key: card.data[key] for key in ("pipeline_tag", "library_name") if card.data.get(key)}
     return info
 
 

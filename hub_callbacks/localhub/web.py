@@ -6,17 +6,19 @@ import json
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import wraps
 from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote
 
+import pygit2
 from anyio import CapacityLimiter, to_thread
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from .accounts import Accounts, Identity
 from .content import ContentStore
-from .errors import bad_request
+from .errors import HubError, bad_request
 from .housekeeping import Housekeeper
 from .registry import Registry, Repo
 
@@ -139,6 +141,22 @@ Admission = Callable[[Call], int]
 """Asked before a body is taken: refuses the call, or says how many bytes the body may have."""
 
 
+def following(handler: Handler) -> Handler:
+    """A repository that is moved or deleted while it is read answers as one that was: a redirect, or not found."""
+
+    @wraps(handler)
+    def answer(call: Call) -> Response:
+        try:
+            return handler(call)
+        except (pygit2.GitError, KeyError, HubError) as error:
+            if "repo" in call.args and getattr(error, "status", 404) == 404:
+                call.hub.registry.settle()
+                call.repo()
+            raise
+
+    return answer
+
+
 @dataclass(frozen=True)
 class Route:
     """A method and a pattern over the percent-encoded path, and who answers."""
@@ -180,9 +198,9 @@ def route(
         admission: Who may send how much, for a body that is taken as a file; others are taken in memory.
         hashed: Whether the file's sha256 is wanted, too.
     """
-    pattern = re.sub(r"\{(\w+)\}", lambda m: _PARTS.get(m.group(1), rf"(?P<{m.group(1)}>[^/]+)"), template)
     name = operation or handler.__name__
-    return Route(tuple(methods.split("|")), re.compile(pattern), handler, name, admission, hashed)
+    pattern = re.sub(r"\{(\w+)\}", lambda m: _PARTS.get(m.group(1), rf"(?P<{m.group(1)}>[^/]+)"), template)
+    return Route(tuple(methods.split("|")), re.compile(pattern), following(handler), name, admission, hashed)
 
 
 @dataclass(frozen=True)
@@ -209,7 +227,7 @@ def page_response(call: Call, page: Page, rows: list[Any]) -> Response:
         query = "&".join(f"{quote(key)}={quote(value)}" for key, value in pairs)
         url = f"{call.endpoint}{call.path}?{query}{'&' if query else ''}cursor={page.next_start}"
         headers["Link"] = f'<{url}>; rel="next"'
-    return JSONResponse(rows, headers=headers)
+    return _Json(rows, headers=headers)
 
 
 def stream(call: Call, chunks: Iterator[bytes], status: int, headers: Mapping[str, str]) -> Response:
@@ -222,6 +240,14 @@ def stream(call: Call, chunks: Iterator[bytes], status: int, headers: Mapping[st
     return StreamingResponse(pieces(), status, headers)
 
 
-def ok(value: Any = None) -> Response:
+class _Json(JSONResponse):
+    """Halves of characters, which strings of JSON and Python can hold and UTF-8 cannot, become question marks."""
+
+    def render(self, content: Any) -> bytes:
+        text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return text.encode(errors="replace")
+
+
+def ok(value: Any = None, status: int = 200) -> Response:
     """A JSON answer; an empty object where there is nothing to say."""
-    return JSONResponse({} if value is None else value)
+    return _Json({} if value is None else value, status)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
+from pathlib import Path
 
+import pygit2
 import pytest
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
-from hub_callbacks.localhub import LocalHub
+from hub_callbacks.localhub import LocalHub, gitstore
+
+from .browsing import Page
 
 
 def test_a_new_repository_has_one_commit_by_its_owner_with_gitattributes(api: HfApi, owner: str) -> None:
@@ -156,3 +161,67 @@ def test_every_name_that_a_repository_has_had_leads_to_it(api: HfApi, model: str
     for name in ("second", "third"):
         api.move_repo(model if name == "second" else f"{owner}/second", f"{owner}/{name}")
     assert [api.model_info(old).id for old in (model, f"{owner}/second")] == [f"{owner}/third"] * 2
+
+
+def test_a_list_looks_only_at_what_it_shows(api: HfApi, owner: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b", "c"):
+        api.create_repo(name)
+    opened: list[Path] = []
+
+    def opening(path: Path) -> pygit2.Repository:
+        opened.append(path)
+        return open_repo(path)
+
+    open_repo = gitstore.open_repo
+    monkeypatch.setattr(gitstore, "open_repo", opening)
+    assert [found.id for found in api.list_models(author=owner, limit=1)] == [f"{owner}/a"]
+    assert len(opened) == 1
+
+
+@pytest.mark.parametrize("when", ["before it is opened", "when it is open"])
+@pytest.mark.parametrize("what", ["info", "files", "download", "list", "page"])
+def test_a_read_during_a_rename_finds_the_new_name(
+    hub: LocalHub, api: HfApi, model: str, owner: str, monkeypatch: pytest.MonkeyPatch, what: str, when: str
+) -> None:
+    api.upload_file(path_or_fileobj=b"hello", path_in_repo="a.txt", repo_id=model)
+    moves = [lambda: api.move_repo(model, f"{owner}/renamed")]
+
+    def opening(path: Path) -> pygit2.Repository:
+        if when == "before it is opened" and moves:
+            moves.pop()()
+        git = open_repo(path)
+        if moves:
+            moves.pop()()
+        return git
+
+    open_repo = gitstore.open_repo
+    monkeypatch.setattr(gitstore, "open_repo", opening)
+    read: dict[str, Callable[[], object]] = {
+        "info": lambda: api.model_info(model).id,
+        "files": lambda: [file.path for file in api.list_repo_tree(model)],
+        "download": lambda: Path(api.hf_hub_download(model, "a.txt")).read_text(),
+        "list": lambda: [found.id for found in api.list_models(author=owner)],
+        "page": lambda: Page(f"{hub.endpoint}/{model}").status,
+    }
+    expected = {
+        "info": f"{owner}/renamed",
+        "files": [".gitattributes", "a.txt"],
+        "download": "hello",
+        "list": [f"{owner}/renamed"],
+        "page": 200,
+    }
+    assert read[what]() == expected[what]
+
+
+def test_a_read_during_a_deletion_finds_nothing(
+    api: HfApi, model: str, owner: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opening(path: Path) -> pygit2.Repository:
+        monkeypatch.undo()
+        api.delete_repo(model)
+        return open_repo(path)
+
+    open_repo = gitstore.open_repo
+    monkeypatch.setattr(gitstore, "open_repo", opening)
+    with pytest.raises(RepositoryNotFoundError):
+        api.model_info(model)
