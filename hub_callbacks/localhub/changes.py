@@ -48,10 +48,10 @@ class Change:
 
 def changes(repo: pygit2.Repository, commit: pygit2.Commit) -> Iterator[Change]:
     """The changed files, by path."""
-    diff = _diff(repo, commit)
+    diff = diff_of(repo, commit)
     parent = commit.parents[0] if commit.parents else None
     for number, delta in enumerate(diff.deltas):
-        kind = _kind(delta)
+        kind = kind_of(delta)
         path = delta.new_file.path
         before = gitstore.find(repo, parent, path) if parent and kind != "added" else None
         after = gitstore.find(repo, commit, path) if kind != "deleted" else None
@@ -62,16 +62,18 @@ def changes(repo: pygit2.Repository, commit: pygit2.Commit) -> Iterator[Change]:
 
 def count_changes(repo: pygit2.Repository, commit: pygit2.Commit) -> Counter[Kind]:
     """How many files a commit added, modified and deleted, without a look into the files."""
-    return Counter(_kind(delta) for delta in _diff(repo, commit).deltas)
+    return Counter(kind_of(delta) for delta in diff_of(repo, commit).deltas)
 
 
-def _diff(repo: pygit2.Repository, commit: pygit2.Commit) -> pygit2.Diff:
+def diff_of(repo: pygit2.Repository, commit: pygit2.Commit) -> pygit2.Diff:
+    """A commit against its first parent, or against nothing."""
     if commit.parents:
         return commit.parents[0].tree.diff_to_tree(commit.tree)
     return commit.tree.diff_to_tree(swap=True)
 
 
-def _kind(delta: pygit2.DiffDelta) -> Kind:
+def kind_of(delta: pygit2.DiffDelta) -> Kind:
+    """What happened to a file."""
     status = delta.status_char()
     return "added" if status == "A" else "deleted" if status == "D" else "modified"
 

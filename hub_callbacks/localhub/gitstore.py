@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -146,21 +146,6 @@ def note(item: pygit2.Commit) -> CommitNote:
     return CommitNote(str(item.id), title, message.strip("\n"), item.author.name, date)
 
 
-def last_commits(repo: pygit2.Repository, at: pygit2.Commit, paths: Iterable[str]) -> dict[str, CommitNote]:
-    """For each path the newest commit that changed it."""
-    pending = {path: _oid_at(at, path) for path in paths}
-    found: dict[str, CommitNote] = {}
-    for item in repo.walk(at.id, pygit2.enums.SortMode.TOPOLOGICAL):
-        if not pending:
-            break
-        parent = item.parents[0] if item.parents else None
-        for path, oid in list(pending.items()):
-            if parent is None or _oid_at(parent, path) != oid:
-                found[path] = note(item)
-                del pending[path]
-    return found
-
-
 def iso_date(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
 
@@ -195,10 +180,3 @@ def _walk(repo: pygit2.Repository, tree: pygit2.Tree, prefix: str, recursive: bo
         yield describe(repo, path, item)
         if recursive and isinstance(item, pygit2.Tree):
             yield from _walk(repo, item, path, True)
-
-
-def _oid_at(at: pygit2.Commit, path: str) -> str | None:
-    try:
-        return str(at.tree[path].id)
-    except KeyError:
-        return None

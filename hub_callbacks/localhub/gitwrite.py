@@ -12,6 +12,7 @@ import pygit2
 
 from .errors import HubError
 from .gitstore import DEFAULT_BRANCH, signature
+from .lastcommits import keep_up
 
 _MAX_PATH = 1024
 """In bytes."""
@@ -87,9 +88,11 @@ def commit(
     parents = [parent.id] if parent else []
     who = signature(author)
     try:
-        return str(repo.create_commit(ref, who, who, message, tree or empty_tree(repo), parents))
+        oid = repo.create_commit(ref, who, who, message, tree or empty_tree(repo), parents)
     except (pygit2.AlreadyExistsError, pygit2.GitError) as error:
         raise stale_parent() from error
+    keep_up(repo, repo[oid])
+    return str(oid)
 
 
 def stale_parent() -> HubError:

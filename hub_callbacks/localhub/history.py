@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from . import gitlfs, gitrefs, gitstore, gitwrite
 from .errors import bad_request
+from .lastcommits import last_commits
 from .repos import describe_file
 from .web import Call, ok, page_response, paginate
 
@@ -151,7 +152,7 @@ def delete_lfs_files(call: Call) -> Response:
 
 
 def _rows(call: Call, git: Any, at: Any, entries: list[gitstore.Entry], expand: bool) -> list[dict[str, Any]]:
-    last = gitstore.last_commits(git, at, [entry.path for entry in entries]) if expand else {}
+    last = last_commits(git, at, [entry.path for entry in entries]) if expand else {}
     rows = []
     for entry in entries:
         row: dict[str, Any] = {"path": entry.path, "oid": entry.oid}

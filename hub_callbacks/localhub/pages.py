@@ -16,6 +16,7 @@ from .cards import card_at
 from .changes import changes, count_changes
 from .discussions import find_discussion
 from .errors import HubError
+from .lastcommits import last_commits
 from .markdown import render_card
 from .registry import REPO_TYPES, Repo
 from .rendering import render, style
@@ -142,7 +143,7 @@ def tree_page(call: Call) -> Response:
     path = call.args.get("path", "").strip("/")
     entries = sorted(gitstore.list_tree(view.git, view.at, path, False), key=lambda entry: not entry.is_folder)
     page = paginate(call, entries, _FOLDER_PAGE_SIZE)
-    last = gitstore.last_commits(view.git, view.at, [entry.path for entry in page.items])
+    last = last_commits(view.git, view.at, [entry.path for entry in page.items])
     return _render(
         call, view, "tree", "files", path=path, entries=page.items, last=last, next_start=page.next_start
     )
@@ -155,7 +156,7 @@ def blob_page(call: Call) -> Response:
     entry = gitstore.lookup(view.git, view.at, call.args["path"].strip("/"))
     if entry.is_folder:
         return RedirectResponse(view.address("tree", entry.path), status_code=302)
-    last = gitstore.last_commits(view.git, view.at, [entry.path])
+    last = last_commits(view.git, view.at, [entry.path])
     return _render(
         call,
         view,
