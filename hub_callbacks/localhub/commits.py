@@ -17,6 +17,7 @@ from starlette.responses import Response
 from . import gitlfs, gitrefs, gitstore, gitwrite
 from .discussions import new_pull_request, pull_request_of
 from .errors import HubError, bad_request, repo_not_found, revision_not_found
+from .packs import BlobWriter
 from .registry import Repo, check_writer
 from .web import Call, ok
 
@@ -75,11 +76,11 @@ def commit(call: Call) -> Response:
     git = gitstore.open_repo(repo.path)
     if gitrefs.branch_ref(git, revision) is None:
         raise revision_not_found(revision)
-    with call.hub.content.claims.holding() as claim:
-        return _commit(call, repo, git, _read(call, git, call.received.path, claim))
+    with call.hub.content.claims.holding() as claim, BlobWriter(git, call.hub.tmp) as blobs:
+        return _commit(call, repo, git, _read(call, blobs, call.received.path, claim), blobs)
 
 
-def _commit(call: Call, repo: Repo, git: pygit2.Repository, wanted: _Wanted) -> Response:
+def _commit(call: Call, repo: Repo, git: pygit2.Repository, wanted: _Wanted, blobs: BlobWriter) -> Response:
     revision = call.args["revision"]
     with call.hub.registry.lock(repo):
         if not repo.path.is_dir():
@@ -91,6 +92,7 @@ def _commit(call: Call, repo: Repo, git: pygit2.Repository, wanted: _Wanted) -> 
         if wanted.parent and not (len(wanted.parent) >= 7 and str(parent.id).startswith(wanted.parent)):
             raise gitwrite.stale_parent()
         wanted.check_deletions(git, parent)
+        blobs.finish()
         number = None
         if call.flag("create_pr"):
             number, ref = new_pull_request(call, repo, wanted.title, wanted.description, str(parent.id), revision)
@@ -108,7 +110,7 @@ def _commit(call: Call, repo: Repo, git: pygit2.Repository, wanted: _Wanted) -> 
 
 @dataclass
 class _Wanted:
-    """What a commit's body asks for. Its blobs are in the repository already, though not yet reachable."""
+    """What a commit's body asks for. Its blobs are written already, though nothing names them yet."""
 
     title: str
     description: str
@@ -137,7 +139,7 @@ class _Wanted:
                 raise HubError(404, f"A file with this name doesn't exist: {path}", "EntryNotFound")
 
 
-def _read(call: Call, git: pygit2.Repository, body: Path, claim: Callable[[str], None]) -> _Wanted:
+def _read(call: Call, blobs: BlobWriter, body: Path, claim: Callable[[str], None]) -> _Wanted:
     """Reads the NDJSON line by line, so that only one file is in memory at a time."""
     wanted: _Wanted | None = None
     for key, value in _lines(body):
@@ -152,9 +154,9 @@ def _read(call: Call, git: pygit2.Repository, body: Path, claim: Callable[[str],
             raise bad_request("A commit starts with its header")
         path = gitwrite.check_path(str(value.get("path") or "").rstrip("/"))
         if key == "file":
-            wanted.put(path, str(git.create_blob(_content(value))))
+            wanted.put(path, blobs.add(_content(value)))
         elif key == "lfsFile":
-            wanted.put(path, str(git.create_blob(_pointer(call, path, value, claim))))
+            wanted.put(path, blobs.add(_pointer(call, path, value, claim)))
         elif key in ("deletedFile", "deletedFolder", "deletedEntry"):
             wanted.delete(path)
         else:

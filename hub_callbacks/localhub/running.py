@@ -28,6 +28,8 @@ from .routes import OWN_XET_SERVICE
 from .web import Hub
 
 DEFAULT_USER = "local"
+_MAX_CACHED_FOLDER = 4 * 1024 * 1024  # bytes: some 100,000 files
+_MAX_CACHE = 64 * 1024 * 1024  # bytes, of all git objects together
 LOOPBACK = "127.0.0.1"
 _GRACE = 2
 _MAX_HEADERS = 64 * 1024
@@ -42,6 +44,9 @@ class Running:
     def __init__(self, root: str | Path | None, host: str, port: int, lfs_part_size: int) -> None:
         # From now on git objects and refs of this process are flushed to the disk when they are written.
         pygit2.settings.enable_fsync_gitdir(True)
+        # A folder of many files stays in memory while a call looks at them: it is read once and not for each.
+        pygit2.settings.cache_object_limit(pygit2.enums.ObjectType.TREE, _MAX_CACHED_FOLDER)
+        pygit2.settings.cache_max_size(_MAX_CACHE)
         self._temporary = root is None
         self.root = Path(tempfile.mkdtemp(prefix="localhub-") if root is None else root).resolve()
         try:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
+import subprocess
 import threading
 from pathlib import Path
 from typing import Any
 
+import pygit2
 import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RevisionNotFoundError
 from huggingface_hub.utils import get_session
 
-from hub_callbacks.localhub import LocalHub
+from hub_callbacks.localhub import LocalHub, gitstore, gitwrite, packs
 from hub_callbacks.pytest_plugin import client_at
 
 from .processes import ServerProcess
@@ -244,3 +247,39 @@ def test_a_body_that_the_client_cuts_leaves_nothing(hub: LocalHub, api: HfApi, m
         threading.Event().wait(0.01)
     assert list((hub.root / "tmp").iterdir()) == []
     assert [commit.title for commit in api.list_repo_commits(model)] == ["initial commit"]
+
+
+def test_many_files_in_one_commit_are_a_few_packs(
+    hub: LocalHub, api: HfApi, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packs, "_FEW", 2)
+    monkeypatch.setattr(packs, "_MAX_PACK", 60_000)
+    sizes = [0, 1, 15, 16, 2047, 2048, 2049, 70_000, 5, 70_000, 5]
+    contents = {f"folder/{number}": random.Random(number % 9).randbytes(size) for number, size in enumerate(sizes)}
+    api.create_commit(model, [CommitOperationAdd(*file) for file in contents.items()], commit_message="many")
+    git = hub.root / "repos" / "models" / f"{model}.git"
+    assert len(list((git / "objects/pack").glob("*.pack"))) == 3
+    subprocess.run(["git", "-C", str(git), "fsck", "--full", "--strict"], check=True)
+    for path, content in contents.items():
+        assert get_session().get(f"{hub.endpoint}/{model}/resolve/main/{path}").content == content
+    assert not list((hub.root / "tmp").glob("pack-*"))
+
+
+def test_packs_of_a_refused_commit_leave_nothing(
+    hub: LocalHub, api: HfApi, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packs, "_FEW", 0)
+    files = [CommitOperationAdd("a", b"a"), CommitOperationAdd("b", b"b")]
+    with pytest.raises(HfHubHTTPError, match="412"):
+        api.create_commit(model, files, commit_message="late", parent_commit="0" * 40)
+    assert not list((hub.root / "tmp").glob("pack-*"))
+    assert not list((hub.root / "repos" / "models" / f"{model}.git" / "objects/pack").iterdir())
+
+
+def test_a_folder_of_many_files_is_in_memory_while_it_is_looked_at(hub: LocalHub, tmp_path: Path) -> None:
+    """Libgit2 leaves folders above 4 kB to the disk, and preupload asks for one file after the other."""
+    gitwrite.create(tmp_path / "git", "me", {f"{number:04}": b"" for number in range(1000)})
+    git, at = gitstore.open_at(tmp_path / "git", "main")
+    before, _ = pygit2.settings.cached_memory
+    assert gitstore.find(git, at, "0500")
+    assert pygit2.settings.cached_memory[0] - before > 20_000
