@@ -169,6 +169,10 @@ class Accounts:
         role: Role = "write" if entry["role"] == "write" and not is_password else "read"
         return Identity(entry["user"], role, entry["name"], self.organizations_of(entry["user"]))
 
+    def reader(self, user: str) -> Identity | None:
+        """Somebody who identified before, such as to get a link, with the rights to read that they have now."""
+        return Identity(user, "read", "", self.organizations_of(user)) if self.is_user(user) else None
+
     def _registered_user(self, name: str) -> str:
         found = self.canonical(name)
         if found is None or not self.is_user(found):

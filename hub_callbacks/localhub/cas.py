@@ -6,41 +6,46 @@ from the hub's `xet-write-token` and `xet-read-token`.
 
 from __future__ import annotations
 
-import hmac
 import importlib.util
-import time
 from collections.abc import Iterable
+from dataclasses import replace
+from typing import Literal
 
 from starlette.responses import JSONResponse, Response
 
-from .accounts import Accounts
+from . import holdings, xet_tokens
 from .commits import check_may_upload
 from .content import SHA256, read_file
-from .errors import HubError, bad_request
+from .errors import HubError, Moved, bad_request, forbidden
 from .gitstore import open_repo, resolve
 from .ranges import byte_range
+from .registry import Repo
+from .repos import check_gate
 from .web import Call, ok, stream
 from .xet import XetStore
-from .xet_format import Segment
+from .xet_format import Segment, XetFile
+from .xet_tokens import ForHub, ForRepo, ForXorb
 
 _MAX_SIZE = 80 * 1024 * 1024
 """Of a xorb or shard in bytes; the protocol's own limit is 64 MiB before what its framing adds."""
 
-TOKEN_LIFETIME = 3600
-"""Seconds for which a token, or the address of a xorb, is valid."""
+OWN_SERVICE = "own"
+"""In the place of the generation where the hub itself reads."""
 
 
 def xet_token(call: Call) -> Response:
     repo = call.repo()
-    access, revision = call.args["access"], call.args["revision"]
+    access: Literal["read", "write"] = "write" if call.args["access"] == "write" else "read"
+    revision = call.args["revision"]
     if access == "write":
         check_may_upload(call, repo, revision)
-    if revision != "None":
-        resolve(open_repo(repo.path), revision)
+    else:
+        check_gate(call, repo)
+    commit = None if revision == "None" else str(resolve(open_repo(repo.path), revision).id)
     if importlib.util.find_spec("hf_xet") is None:
         raise HubError(501, "This hub runs without hf_xet; set HF_HUB_DISABLE_XET=1 in the client")
     url = f"{call.endpoint}/xet/{call.hub.content.xet.generation}"
-    token, expiry = make_token(call.hub.accounts, access)
+    token, expiry = xet_tokens.make(call.hub.accounts, ForRepo(access, call.user, repo.type, repo.id, commit))
     headers = {
         "X-Xet-Cas-Url": url,
         "X-Xet-Access-Token": token,
@@ -49,19 +54,8 @@ def xet_token(call: Call) -> Response:
     return JSONResponse({"casUrl": url, "accessToken": token, "exp": expiry}, headers=headers)
 
 
-def make_token(accounts: Accounts, right: str) -> tuple[str, int]:
-    """A signed token for a right, and when it ends (Unix seconds).
-
-    Args:
-        accounts: Whose key signs it.
-        right: "read", "write" or the hash of one xorb.
-    """
-    expiry = int(time.time()) + TOKEN_LIFETIME
-    return f"{right}.{expiry}.{_sign(accounts, right, expiry)}", expiry
-
-
 def admit(call: Call) -> int:
-    _check(call, "write")
+    _sender(call)
     return _MAX_SIZE
 
 
@@ -77,6 +71,7 @@ def put_shard(call: Call) -> Response:
         files = call.hub.content.xet.put_shard(call.received.path, call.received.sha256)
     except ValueError as error:
         raise bad_request(f"The shard cannot be used: {error}") from error
+    call.hub.senders.add(_sender(call), [file.sha256 for file in files])
     for file in files:
         call.hub.housekeeper.move_to_xet(file.sha256)  # as its content may have come by LFS before
     return ok({"result": 1})
@@ -84,32 +79,32 @@ def put_shard(call: Call) -> Response:
 
 def get_xorb(call: Call) -> Response:
     xorb_hash = _hash(call.args["hash"])
-    _check_token(call, call.param("token") or "", xorb_hash)
+    right = xet_tokens.read(call.hub.accounts, call.param("token") or "", ForXorb)
+    if (right.service, right.xorb) != (call.args["service"], xorb_hash):
+        raise xet_tokens.invalid()
     path = call.hub.content.xet.xorb(xorb_hash)
     if not path.is_file():
         raise HubError(404, "There is no such xorb")
     part = byte_range(call, path.stat().st_size)
+    if part.start < right.start or part.end > right.end:
+        raise forbidden(f"This address is for the bytes {right.start}-{right.end - 1} of the xorb")
     headers = {"Content-Type": "application/octet-stream", "Accept-Ranges": "bytes", **part.headers}
     return stream(call, read_file(path, part.start, part.end), part.status, headers)
 
 
 def reconstruction(call: Call) -> Response:
     """Says which chunks make up a file, or a range of it, and where to get them."""
-    _check(call, "read")
     store = call.hub.content.xet
-    file = store.by_hash(_hash(call.args["hash"]))
-    if file is None:
-        raise HubError(404, "There is no such file")
+    file = _readable_file(call, _hash(call.args["hash"]))
     part = byte_range(call, file.size)
     terms, skipped = _cut(store, file.segments, part.start, part.end)
     fetches = {}
     for xorb in dict.fromkeys(term.xorb for term in terms):
         stored = store.layout(xorb).stored
-        token, _ = make_token(call.hub.accounts, xorb)
         fetches[xorb] = [
             {
                 "range": {"start": first, "end": last},
-                "url": f"{call.endpoint}/xet/{call.args['service']}/xorbs/{xorb}?token={token}",
+                "url": _address(call, xorb, stored[first], stored[last]),
                 "url_range": {"start": stored[first], "end": stored[last] - 1},
             }
             for first, last in _merged((term.start, term.end) for term in terms if term.xorb == xorb)
@@ -156,28 +151,52 @@ def _merged(runs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     return merged
 
 
-def _check(call: Call, right: str) -> None:
-    token = call.headers.get("authorization", "").removeprefix("Bearer ").strip()
-    if right == "read" and token.startswith("write."):
-        right = "write"
-    _check_token(call, token, right)
+def _address(call: Call, xorb: str, start: int, end: int) -> str:
+    service = call.args["service"]
+    token, _ = xet_tokens.make(call.hub.accounts, ForXorb(service, xorb, start, end))
+    return f"{call.endpoint}/xet/{service}/xorbs/{xorb}?token={token}"
 
 
-def _check_token(call: Call, token: str, right: str) -> None:
-    """Raises: HubError: 401, the token is made up, for something else, or has ended."""
-    given, _, rest = token.partition(".")
-    expiry, _, signature = rest.partition(".")
-    if (
-        given != right
-        or not expiry.isdigit()
-        or int(expiry) < time.time()
-        or not hmac.compare_digest(signature, _sign(call.hub.accounts, right, int(expiry)))
-    ):
-        raise HubError(401, "This Xet token is not valid or has expired; ask for a new one")
+def _readable_file(call: Call, xet_hash: str) -> XetFile:
+    """A file that the caller's token opens.
+
+    Raises:
+        HubError: 401, 403, or 404 also for what is in other repositories only.
+    """
+    file = call.hub.content.xet.by_hash(xet_hash)
+    if call.args["service"] == OWN_SERVICE:
+        xet_tokens.read(call.hub.accounts, _token(call), ForHub)
+        is_open = True
+    else:
+        right = xet_tokens.read(call.hub.accounts, _token(call), ForRepo)
+        repo = _readable_repo(call, right)
+        is_open = file is not None and holdings.has(repo, file.sha256, right.commit)
+    if file is None or not is_open:
+        raise HubError(404, "There is no such file")
+    return file
 
 
-def _sign(accounts: Accounts, right: str, expiry: int) -> str:
-    return accounts.sign(f"xet:{right}:{expiry}")
+def _readable_repo(call: Call, right: ForRepo) -> Repo:
+    """The repository of a token, if whoever asked for it may still read there."""
+    viewer = call.hub.accounts.reader(right.user)
+    try:
+        repo = call.hub.registry.get(right.kind, right.repo, viewer)
+    except Moved as moved:
+        repo = call.hub.registry.get(right.kind, moved.new_id, viewer)
+    check_gate(replace(call, viewer=viewer), repo)
+    return repo
+
+
+def _sender(call: Call) -> str:
+    """The user whose token takes content in."""
+    right = xet_tokens.read(call.hub.accounts, _token(call), ForRepo)
+    if right.access != "write" or call.args["service"] == OWN_SERVICE:
+        raise xet_tokens.invalid()
+    return right.user
+
+
+def _token(call: Call) -> str:
+    return call.headers.get("authorization", "").removeprefix("Bearer ").strip()
 
 
 def _hash(text: str) -> str:

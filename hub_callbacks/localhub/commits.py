@@ -14,11 +14,12 @@ from typing import Any
 import pygit2
 from starlette.responses import Response
 
-from . import gitlfs, gitrefs, gitstore, gitwrite
+from . import gitlfs, gitrefs, gitstore, gitwrite, holdings
 from .discussions import new_pull_request, pull_request_of
 from .errors import HubError, bad_request, repo_not_found, revision_not_found
 from .packs import BlobWriter
 from .registry import Repo, check_writer
+from .repos import check_gate
 from .web import Call, ok
 
 _LARGEST_REGULAR_FILE = 10 * 1024 * 1024
@@ -35,6 +36,7 @@ def check_may_upload(call: Call, repo: Repo, revision: str) -> None:
     """
     own_request = call.flag("create_pr") or pull_request_of(repo, revision, call.user)
     check_writer(call.viewer, call.user if own_request else repo.owner)
+    check_gate(call, repo)
 
 
 def preupload(call: Call) -> Response:
@@ -77,7 +79,7 @@ def commit(call: Call) -> Response:
     if gitrefs.branch_ref(git, revision) is None:
         raise revision_not_found(revision)
     with call.hub.content.claims.holding() as claim, BlobWriter(git, call.hub.tmp) as blobs:
-        return _commit(call, repo, git, _read(call, blobs, call.received.path, claim), blobs)
+        return _commit(call, repo, git, _read(call, repo, blobs, claim), blobs)
 
 
 def _commit(call: Call, repo: Repo, git: pygit2.Repository, wanted: _Wanted, blobs: BlobWriter) -> Response:
@@ -95,7 +97,8 @@ def _commit(call: Call, repo: Repo, git: pygit2.Repository, wanted: _Wanted, blo
         blobs.finish()
         number = None
         if call.flag("create_pr"):
-            number, ref = new_pull_request(call, repo, wanted.title, wanted.description, str(parent.id), revision)
+            base = gitrefs.branch_name(ref)
+            number, ref = new_pull_request(call, repo, wanted.title, wanted.description, str(parent.id), base)
         oid = gitwrite.commit(git, ref, parent, wanted.edits, call.user, wanted.message)
     answer: dict[str, Any] = {
         "success": True,
@@ -139,10 +142,10 @@ class _Wanted:
                 raise HubError(404, f"A file with this name doesn't exist: {path}", "EntryNotFound")
 
 
-def _read(call: Call, blobs: BlobWriter, body: Path, claim: Callable[[str], None]) -> _Wanted:
+def _read(call: Call, repo: Repo, blobs: BlobWriter, claim: Callable[[str], None]) -> _Wanted:
     """Reads the NDJSON line by line, so that only one file is in memory at a time."""
     wanted: _Wanted | None = None
-    for key, value in _lines(body):
+    for key, value in _lines(call.received.path):
         if key == "header":
             parent = value.get("parentCommit")
             title = _text(value.get("summary"))
@@ -154,9 +157,14 @@ def _read(call: Call, blobs: BlobWriter, body: Path, claim: Callable[[str], None
             raise bad_request("A commit starts with its header")
         path = gitwrite.check_path(str(value.get("path") or "").rstrip("/"))
         if key == "file":
-            wanted.put(path, blobs.add(_content(value)))
+            content = _content(value)
+            if lfs := gitstore.lfs_of(content):  # a pointer names a large file however it comes
+                _check_named(call, repo, path, lfs.sha256, lfs.size, claim)
+            wanted.put(path, blobs.add(content))
         elif key == "lfsFile":
-            wanted.put(path, blobs.add(_pointer(call, path, value, claim)))
+            sha256 = str(value.get("oid"))
+            size = _check_named(call, repo, path, sha256, value.get("size"), claim)
+            wanted.put(path, blobs.add(gitlfs.pointer(sha256, size)))
         elif key in ("deletedFile", "deletedFolder", "deletedEntry"):
             wanted.delete(path)
         else:
@@ -203,17 +211,22 @@ def _too_large() -> HubError:
     )
 
 
-def _pointer(call: Call, path: str, value: dict[str, Any], claim: Callable[[str], None]) -> bytes:
-    """Copies name no size, so it comes from the stored content."""
-    sha256 = str(value.get("oid"))
+def _check_named(
+    call: Call, repo: Repo, path: str, sha256: str, said: int | None, claim: Callable[[str], None]
+) -> int:
+    """The size of a large file; copies say none.
+
+    Raises:
+        HubError: 400, it is not here, or the caller only knows its hash.
+    """
     claim(sha256)
     size = call.hub.content.size(sha256)
-    if size is None or value.get("size") not in (None, size):
+    if size is None or said not in (None, size) or not holdings.may_name(call, repo, sha256):
         raise bad_request(
             "Your push was rejected because an LFS pointer pointed to a file that does not exist. "
             f"Offending file: {path} (sha256 {sha256})"
         )
-    return gitlfs.pointer(sha256, size)
+    return size
 
 
 def _is_lfs(git: pygit2.Repository, at: pygit2.Commit, path: str) -> bool:

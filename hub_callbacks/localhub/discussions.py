@@ -15,16 +15,16 @@ from starlette.responses import Response
 from . import gitrefs, gitstore, gitwrite
 from .errors import HubError, bad_request
 from .registry import Repo, check_writer
+from .repos import check_gate
 from .web import Call, ok
 
 _PAGE_SIZE = 50
 
 
 def pull_request_of(repo: Repo, revision: str, user: str) -> bool:
-    """Whether the revision is a pull request that this user opened."""
-    number = revision.removeprefix("refs/pr/")
+    """Whether the revision is a pull request that this user opened. A branch may be called like its number."""
     return any(
-        item["isPullRequest"] and str(item["num"]) == number and item["author"]["name"] == user
+        item["isPullRequest"] and f"refs/pr/{item['num']}" == revision and item["author"]["name"] == user
         for item in repo.discussions
     )
 
@@ -55,6 +55,8 @@ def create_discussion(call: Call) -> Response:
     repo = call.repo()
     check_writer(call.viewer, call.user)
     wanted = call.json()
+    if wanted.get("pullRequest"):
+        check_gate(call, repo)
     title = str(wanted.get("title") or "").strip()
     if len(title) < 3:
         raise bad_request('"title" length must be at least 3 characters long')
@@ -83,6 +85,8 @@ def discussion_details(call: Call) -> Response:
     details = {**_summary(repo, item), "events": item["events"]}
     if item["isPullRequest"]:
         details |= {"changes": item["changes"], "filesWithConflicts": [], "diff": ""}
+    if item["isPullRequest"] and call.flag("diff"):
+        check_gate(call, repo)
         git = gitstore.open_repo(repo.path)
         head = git.references.get(f"refs/pr/{item['num']}")
         base = git.references.get(item["changes"]["base"])

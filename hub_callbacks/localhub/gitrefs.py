@@ -9,15 +9,25 @@ import pygit2
 from .errors import HubError, bad_request, revision_not_found
 from .gitstore import DEFAULT_BRANCH, get_ref, resolve, signature
 
-_NAME = re.compile(r"[A-Za-z0-9_][\w./+@%-]*")
+_BRANCHES = "refs/heads/"
+_NAME = re.compile(r"(?!refs/)[A-Za-z0-9_][\w./+@%-]*")
 
 
 def branch_ref(repo: pygit2.Repository, revision: str) -> str | None:
     """The full name of the ref that a commit to `revision` would move, if there is one."""
-    for name in (f"refs/heads/{revision}", revision):
-        if name.startswith(("refs/heads/", "refs/pr/")) and get_ref(repo, name) is not None:
-            return name
-    return None
+    name = revision if revision.startswith((_BRANCHES, "refs/pr/")) else f"{_BRANCHES}{revision}"
+    return name if get_ref(repo, name) is not None else None
+
+
+def branch_name(ref: str) -> str:
+    """The name of the branch that a full ref is.
+
+    Raises:
+        HubError: 404, it is no branch.
+    """
+    if not ref.startswith(_BRANCHES):
+        raise revision_not_found(ref)
+    return ref.removeprefix(_BRANCHES)
 
 
 def list_refs(repo: pygit2.Repository, prefix: str) -> list[tuple[str, str]]:

@@ -168,10 +168,14 @@ def describe(repo: pygit2.Repository, path: str, item: pygit2.Object) -> Entry:
     """A blob or tree as what stands at a path."""
     if isinstance(item, pygit2.Tree):
         return Entry(path, str(item.id), True)
-    if item.size <= _MAX_POINTER_SIZE and (match := _POINTER.fullmatch(item.data)):
-        size = int(match.group(2))
-        return Entry(path, str(item.id), False, size, Lfs(match.group(1).decode(), size, item.size))
-    return Entry(path, str(item.id), False, item.size)
+    lfs = lfs_of(item.data) if item.size <= _MAX_POINTER_SIZE else None
+    return Entry(path, str(item.id), False, item.size if lfs is None else lfs.size, lfs)
+
+
+def lfs_of(content: bytes) -> Lfs | None:
+    """The large file that a pointer stands for."""
+    match = _POINTER.fullmatch(content) if len(content) <= _MAX_POINTER_SIZE else None
+    return None if match is None else Lfs(match.group(1).decode(), int(match.group(2)), len(content))
 
 
 def _walk(repo: pygit2.Repository, tree: pygit2.Tree, prefix: str, recursive: bool) -> Iterator[Entry]:

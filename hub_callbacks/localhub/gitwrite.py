@@ -11,7 +11,7 @@ from pathlib import Path
 import pygit2
 
 from .errors import HubError
-from .gitstore import DEFAULT_BRANCH, signature
+from .gitstore import DEFAULT_BRANCH, describe, signature
 from .lastcommits import keep_up
 
 _MAX_PATH = 1024
@@ -106,15 +106,23 @@ def merge(repo: pygit2.Repository, base: str, head: str, author: str, message: s
         The merge commit's id.
 
     Raises:
-        HubError: 409, both changed the same lines.
+        HubError: 409, both changed the same lines, or their lines together name a large file that neither names.
     """
     ours, theirs = (repo.references[name].peel(pygit2.Commit) for name in (base, head))
     index = repo.merge_commits(ours, theirs)
-    if index.conflicts is not None:
+    tree = index.write_tree(repo) if index.conflicts is None else None
+    if tree is None or _makes_pointers(repo, tree, ours.tree, theirs.tree):
         raise HubError(409, f"{head} cannot be merged: it conflicts with {base}")
     who = signature(author)
-    tree = index.write_tree(repo)
     return str(repo.create_commit(base, who, who, message, tree, [ours.id, theirs.id]))
+
+
+def _makes_pointers(repo: pygit2.Repository, tree: pygit2.Oid, *sides: pygit2.Tree) -> bool:
+    """Whether a tree has a pointer to a large file that neither side has, there or under an older name."""
+    deltas = [list(repo.diff(side, repo[tree]).deltas) for side in sides]
+    new = set.intersection(*({delta.new_file.id for delta in of_side} for of_side in deltas))
+    old = {delta.old_file.id for of_side in deltas for delta in of_side}
+    return any(describe(repo, "", repo[oid]).lfs for oid in new - old if oid in repo)
 
 
 def squash(repo: pygit2.Repository, branch: str, author: str, message: str) -> None:

@@ -10,27 +10,37 @@ import importlib.util
 import math
 import time
 import uuid
-from typing import Any
+from typing import Any, NamedTuple
 
 from starlette.responses import JSONResponse, Response
 
-from . import gitlfs, gitstore
+from . import gitlfs, gitstore, holdings
 from .content import SHA256
 from .errors import HubError, bad_request, forbidden
 from .housekeeping import PATIENCE
 from .ranges import byte_range
-from .registry import check_writer
-from .repos import readable_repo
+from .registry import Repo, check_writer
+from .repos import check_gate, readable_repo
 from .web import Call, ok, stream
 
 _DOWNLOAD = "download"
+
+
+class _Link(NamedTuple):
+    """What a signed link is for, and who asked for it."""
+
+    sha256: str
+    size: int
+    upload_id: str
+    user: str
 
 
 def lfs_batch(call: Call) -> Response:
     wanted = call.json()
     if wanted.get("operation") == "download":
         return _batch_response("basic", _downloads(call, wanted.get("objects", [])))
-    call.repo()
+    repo = call.repo()
+    check_gate(call, repo)
     # No flag tells whether this upload is for a pull request, which whoever can read may open.
     check_writer(call.viewer, call.user)
     transfers = wanted.get("transfers") or ["basic"]
@@ -38,13 +48,13 @@ def lfs_batch(call: Call) -> Response:
         transfer = "xet"
     else:
         transfer = "multipart" if "multipart" in transfers else "basic"
-    objects = [_instructions(call, item, transfer) for item in wanted.get("objects", [])]
+    objects = [_instructions(call, repo, item, transfer) for item in wanted.get("objects", [])]
     return _batch_response(transfer, objects)
 
 
 def lfs_get(call: Call) -> Response:
     """Sends an object to git-lfs."""
-    sha256, size, _ = _check_link(call)
+    sha256, size, *_ = _check_link(call)
     part = byte_range(call, size)
     headers = {**part.headers, "Content-Type": "application/octet-stream"}
     return stream(call, call.hub.content.read(sha256, part.start, part.end), part.status, headers)
@@ -52,13 +62,12 @@ def lfs_get(call: Call) -> Response:
 
 def admit_object(call: Call) -> int:
     """A link is for as many bytes as it says."""
-    _, size, _ = _check_link(call)
-    return size
+    return _check_link(call).size
 
 
 def admit_part(call: Call) -> int:
     """Only the parts that were asked for, and none longer than agreed."""
-    _, size, _ = _check_link(call)
+    size = _check_link(call).size
     part_size = call.hub.lfs_part_size
     if not 1 <= int(call.args["part"]) <= math.ceil(size / part_size):
         raise bad_request(f"This upload has no part {call.args['part']}")
@@ -67,7 +76,7 @@ def admit_part(call: Call) -> int:
 
 def lfs_put(call: Call) -> Response:
     """Takes a whole object."""
-    sha256, size, _ = _check_link(call)
+    sha256, size, _, user = _check_link(call)
     upload = call.received
     if upload.size != size or upload.sha256 != sha256:
         raise bad_request(
@@ -75,20 +84,20 @@ def lfs_put(call: Call) -> Response:
             f"expected were {size} bytes. Nothing was stored; upload it again."
         )
     call.hub.content.put(upload.path, sha256)
+    call.hub.senders.add(user, [sha256])
     call.hub.housekeeper.move_to_xet(sha256)
     return Response(headers={"ETag": f'"{upload.sha256}"'})
 
 
 def lfs_put_part(call: Call) -> Response:
     """Takes one part of an object."""
-    _, _, upload_id = _check_link(call)
-    call.hub.content.put_part(call.received.path, upload_id, int(call.args["part"]))
+    call.hub.content.put_part(call.received.path, _check_link(call).upload_id, int(call.args["part"]))
     return Response(headers={"ETag": f'"{call.received.sha256}"'})
 
 
 def lfs_complete(call: Call) -> Response:
     """Joins the parts."""
-    sha256, size, upload_id = _check_link(call)
+    sha256, size, upload_id, user = _check_link(call)
     temporary = call.hub.tmp / f"join-{uuid.uuid4().hex}"
     try:
         actual = call.hub.content.join_parts(upload_id, math.ceil(size / call.hub.lfs_part_size), temporary)
@@ -97,6 +106,7 @@ def lfs_complete(call: Call) -> Response:
         if actual != sha256:
             raise bad_request(f"The parts make up {actual}, not {sha256}. Nothing was stored.")
         call.hub.content.put(temporary, sha256)
+        call.hub.senders.add(user, [sha256])
     finally:
         temporary.unlink(missing_ok=True)
     call.hub.housekeeper.move_to_xet(sha256)
@@ -105,38 +115,43 @@ def lfs_complete(call: Call) -> Response:
 
 
 def lfs_verify(call: Call) -> Response:
-    wanted = call.json()
-    size = call.hub.content.size(str(wanted.get("oid")))
-    if size is None or size != wanted.get("size"):
+    wanted, sha256 = call.json(), call.args["sha256"]
+    is_meant = wanted.get("oid") == sha256 and wanted.get("size") == _check_link(call).size
+    if not is_meant or call.hub.content.size(sha256) != wanted["size"]:
         raise HubError(404, "The object is not here or has another size; upload it again")
     return ok()
 
 
 def lfs_duplicate(call: Call) -> Response:
-    """Content is shared by all repositories: the caller only needs the rights and the content to be here."""
-    call.repo()
+    """Nothing is copied, as equal content is stored once; the caller may commit what the source has."""
+    source = call.repo()
+    check_gate(call, source)
     wanted = call.json()
     target = wanted.get("target") or {}
     call.hub.registry.writable(target.get("type") or "model", str(target.get("name")), call.viewer)
-    failed = [
-        {"sha256": file.get("sha256"), "error": "File not found"}
-        for file in wanted.get("files", [])
-        if call.hub.content.size(str(file.get("sha256"))) is None
-    ]
+    sha256s = [str(file.get("sha256")) for file in wanted.get("files", [])]
+    found = {
+        sha256
+        for sha256 in sha256s
+        if call.hub.content.size(sha256) is not None and holdings.may_name(call, source, sha256)
+    }
+    call.hub.senders.add(call.user, found)
+    failed = [{"sha256": sha256, "error": "File not found"} for sha256 in sha256s if sha256 not in found]
     return ok({"failed": failed})
 
 
-def _instructions(call: Call, item: dict[str, Any], transfer: str) -> dict[str, Any]:
+def _instructions(call: Call, repo: Repo, item: dict[str, Any], transfer: str) -> dict[str, Any]:
     sha256, size = str(item.get("oid")), int(item.get("size") or 0)
     answer: dict[str, Any] = {"oid": sha256, "size": size}
     if not SHA256.fullmatch(sha256):
         return {**answer, "error": {"code": 422, "message": f"{sha256} is no sha256"}}
-    if transfer == "xet" or call.hub.content.size(sha256) == size:
+    is_there = call.hub.content.size(sha256) == size and holdings.may_name(call, repo, sha256)
+    if transfer == "xet" or is_there:
         return answer
     upload_id = uuid.uuid4().hex
     query = _right(call, sha256, size, upload_id)
     base = f"{call.endpoint}/lfs/{sha256}"
-    verify = {"href": f"{base}/verify"}
+    verify = {"href": f"{base}/verify?{query}"}
     part_size = call.hub.lfs_part_size
     if transfer != "multipart" or size <= part_size:
         return {**answer, "actions": {"upload": {"href": f"{base}?{query}"}, "verify": verify}}
@@ -178,21 +193,21 @@ def _downloads(call: Call, objects: list[dict[str, Any]]) -> list[dict[str, Any]
 def _right(call: Call, sha256: str, size: int, upload_id: str) -> str:
     """The query of a link that carries its own right, as clients send no token to it."""
     expiry = int(time.time()) + PATIENCE
-    signature = _sign(call, sha256, size, upload_id, expiry)
-    return f"size={size}&upload={upload_id}&expiry={expiry}&signature={signature}"
+    signature = _sign(call, _Link(sha256, size, upload_id, call.user), expiry)
+    return f"size={size}&upload={upload_id}&user={call.user}&expiry={expiry}&signature={signature}"
 
 
-def _sign(call: Call, sha256: str, size: int, upload_id: str, expiry: int) -> str:
-    return call.hub.accounts.sign(f"{sha256}:{size}:{upload_id}:{expiry}")
+def _sign(call: Call, link: _Link, expiry: int) -> str:
+    return call.hub.accounts.sign(":".join(map(str, (*link, expiry))))
 
 
-def _check_link(call: Call) -> tuple[str, int, str]:
+def _check_link(call: Call) -> _Link:
     """Checks a link of `_right`; one for an upload is none for a download."""
-    sha256, upload_id = call.args["sha256"], call.param("upload") or ""
     size, expiry = call.number("size"), call.number("expiry")
-    expected = _sign(call, sha256, size, upload_id, expiry)
+    link = _Link(call.args["sha256"], size, call.param("upload") or "", call.param("user") or "")
+    expected = _sign(call, link, expiry)
     valid = hmac.compare_digest(expected, call.param("signature") or "")
-    fits = (upload_id == _DOWNLOAD) == (call.method == "GET")
+    fits = (link.upload_id == _DOWNLOAD) == (call.method == "GET")
     if not valid or not fits or expiry < time.time():
         raise forbidden("This link is not valid or has expired; ask for a new one")
-    return sha256, size, upload_id
+    return link

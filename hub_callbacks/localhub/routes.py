@@ -5,7 +5,7 @@ from __future__ import annotations
 from . import cards, cas, clone, commits, discussions, history, lfs, pages, people, repos, resolve
 from .web import Route, route
 
-OWN_XET_SERVICE = "/xet/own"
+OWN_XET_SERVICE = f"/xet/{cas.OWN_SERVICE}"
 """Where the hub itself reads; neither logged nor in trouble."""
 
 _API = "/api/{kind}/{repo}"

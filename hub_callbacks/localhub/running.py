@@ -19,13 +19,14 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from .accounts import Accounts
 from .app import App
-from .cas import make_token
 from .content import ContentStore
 from .faults import Trouble
 from .housekeeping import Housekeeper
 from .registry import Registry
 from .routes import OWN_XET_SERVICE
+from .senders import Senders
 from .web import Hub
+from .xet_tokens import ForHub, make
 
 DEFAULT_USER = "local"
 _MAX_CACHED_FOLDER = 4 * 1024 * 1024  # bytes: some 100,000 files
@@ -81,7 +82,8 @@ class Running:
         content = ContentStore(self.root, lambda: self._own_xet_service(host))
         registry = Registry(self.root)
         self.housekeeper = Housekeeper(registry, content)
-        hub = Hub(self.accounts, registry, content, self.housekeeper, tmp, lfs_part_size)
+        senders = Senders(self.root / "senders.txt")
+        hub = Hub(self.accounts, registry, content, senders, self.housekeeper, tmp, lfs_part_size)
         self._content = content
         self._app = App(hub)
         self.trouble = Trouble(self._app)
@@ -109,7 +111,7 @@ class Running:
 
     def _own_xet_service(self, host: str) -> tuple[str, str, int]:
         reachable = {"0.0.0.0": LOOPBACK, "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
-        token, expiry = make_token(self.accounts, "read")
+        token, expiry = make(self.accounts, ForHub())
         return f"http://{reachable}:{self.port}{OWN_XET_SERVICE}", token, expiry
 
 

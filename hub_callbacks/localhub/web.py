@@ -21,6 +21,7 @@ from .content import ContentStore
 from .errors import HubError, bad_request
 from .housekeeping import Housekeeper
 from .registry import Registry, Repo
+from .senders import Senders
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Hub:
     accounts: Accounts
     registry: Registry
     content: ContentStore
+    senders: Senders
     housekeeper: Housekeeper
     tmp: Path
     lfs_part_size: int

@@ -217,7 +217,8 @@ class XetStore:
             return False
 
     def _checked(self, file: XetFile, connection: Any) -> XetFile:
-        if (known := self._by_hash.get(file.hash)) is not None:
+        known = self._by_hash.get(file.hash)
+        if known is not None and known.segments == file.segments:
             return known
         # Under a name of its own, as nobody may read it by its hash before it is checked.
         unchecked = replace(file, hash=secrets.token_hex(32))
@@ -230,7 +231,11 @@ class XetStore:
             raise ValueError(f"a file of it cannot be read: {error}") from error
         finally:
             del self._by_hash[unchecked.hash]
-        return replace(file, sha256=digest.hexdigest())
+        checked = replace(file, sha256=digest.hexdigest())
+        # Who sends a shard is taken for somebody who has these files, and a hash alone is no proof of it.
+        if known is not None and known.sha256 != checked.sha256:
+            raise ValueError("the hash of a file of it is another file's")
+        return known or checked
 
     def _needed_xorbs(self) -> set[str]:
         return {segment.xorb for files in self._shards.values() for file in files for segment in file.segments}
