@@ -317,6 +317,7 @@ def serve(
     root: Annotated[Path, typer.Option(help="Folder that holds the repositories.")] = Path("local-hub"),
     port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 7860,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    name: Annotated[list[str] | None, typer.Option(help="Name it is called by, too; may be repeated.")] = None,
 ) -> None:
     """Runs the embedded Hub until Ctrl-C."""
     try:
@@ -325,7 +326,7 @@ def serve(
         typer.echo(f"The embedded Hub needs its extra: pip install 'hub_callbacks[local]' ({error})", err=True)
         raise typer.Exit(2) from None
     try:
-        run(root, port, host)
+        run(root, port, host, name or ())
     except (RuntimeError, OSError) as error:
         typer.echo(getattr(error, "strerror", None) or str(error), err=True)
         raise typer.Exit(2) from None

@@ -206,7 +206,7 @@ def _check_link(call: Call) -> _Link:
     size, expiry = call.number("size"), call.number("expiry")
     link = _Link(call.args["sha256"], size, call.param("upload") or "", call.param("user") or "")
     expected = _sign(call, link, expiry)
-    valid = hmac.compare_digest(expected, call.param("signature") or "")
+    valid = hmac.compare_digest(expected.encode(), (call.param("signature") or "").encode())
     fits = (link.upload_id == _DOWNLOAD) == (call.method == "GET")
     if not valid or not fits or expiry < time.time():
         raise forbidden("This link is not valid or has expired; ask for a new one")

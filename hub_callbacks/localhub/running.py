@@ -9,18 +9,21 @@ import socket
 import tempfile
 import threading
 import time
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
 import pygit2
 import uvicorn
 from filelock import FileLock, Timeout
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from .accounts import Accounts
 from .app import App
 from .content import ContentStore
 from .faults import Trouble
+from .hostnames import OwnNames
 from .housekeeping import Housekeeper
 from .registry import Registry
 from .routes import OWN_XET_SERVICE
@@ -42,7 +45,9 @@ _KEEP_ALIVE = 75
 class Running:
     """One run of the server: its folder, its socket and its thread."""
 
-    def __init__(self, root: str | Path | None, host: str, port: int, lfs_part_size: int) -> None:
+    def __init__(
+        self, root: str | Path | None, host: str, port: int, lfs_part_size: int, names: Iterable[str]
+    ) -> None:
         # From now on git objects and refs of this process are flushed to the disk when they are written.
         pygit2.settings.enable_fsync_gitdir(True)
         # A folder of many files stays in memory while a call looks at them: it is read once and not for each.
@@ -87,7 +92,7 @@ class Running:
         self._content = content
         self._app = App(hub)
         self.trouble = Trouble(self._app)
-        self._server = uvicorn.Server(_config(self.trouble))
+        self._server = uvicorn.Server(_config(self.trouble, OwnNames(self.trouble, host, names)))
         serve = partial(self._server.run, sockets=[self._socket])
         self._thread = threading.Thread(target=serve, name="localhub", daemon=True)
         self._thread.start()
@@ -144,7 +149,7 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _config(trouble: Trouble) -> uvicorn.Config:
+def _config(trouble: Trouble, app: ASGIApp) -> uvicorn.Config:
     class Protocol(H11Protocol):
         """Tells the fault layer about connections, which an ASGI application cannot see."""
 
@@ -157,7 +162,7 @@ def _config(trouble: Trouble) -> uvicorn.Config:
             super().connection_lost(exc)
 
     return uvicorn.Config(
-        trouble,
+        app,
         http=Protocol,
         ws="none",
         lifespan="off",

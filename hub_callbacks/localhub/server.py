@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from .accounts import OrganizationRole, Role
@@ -27,6 +27,7 @@ class LocalHub:
         host: Address to listen on. Other machines reach the hub only if this is not a loopback address, which
             needs a folder that has tokens already.
         lfs_part_size: LFS uploads above this many bytes come in parts of this size.
+        names: Names by which it is called beside its address and "localhost"; requests to others are refused.
     """
 
     def __init__(
@@ -35,11 +36,13 @@ class LocalHub:
         port: int = 0,
         host: str = LOOPBACK,
         lfs_part_size: int = _PART_SIZE,
+        names: Iterable[str] = (),
     ) -> None:
         self._wanted_root = root
         self._wanted_port = port
         self._host = host
         self._part_size = lfs_part_size
+        self._names = tuple(names)
         self._token: str | None = None
         self._running: Running | None = None
 
@@ -131,7 +134,7 @@ class LocalHub:
             OSError: The address is in use or not allowed.
         """
         if self._running is None:
-            self._running = Running(self._wanted_root, self._host, self._wanted_port, self._part_size)
+            self._running = Running(self._wanted_root, self._host, self._wanted_port, self._part_size, self._names)
         return self
 
     def stop(self) -> None:
@@ -153,7 +156,7 @@ class LocalHub:
         return self._running
 
 
-def serve(root: str | Path, port: int, host: str = LOOPBACK) -> None:
+def serve(root: str | Path, port: int, host: str = LOOPBACK, names: Iterable[str] = ()) -> None:
     """Runs a hub until the process gets SIGINT or SIGTERM, and prints one line with its address.
 
     The first start of a folder also prints the token of the user "local"; it cannot be read again later.
@@ -162,6 +165,7 @@ def serve(root: str | Path, port: int, host: str = LOOPBACK) -> None:
         root: Folder for repositories, users and large files.
         port: TCP port; 0 takes a free one.
         host: Address to listen on.
+        names: Names by which it is called beside its address and "localhost".
 
     Raises:
         RuntimeError: Another hub works on the same folder, or other machines would reach one without tokens.
@@ -170,7 +174,7 @@ def serve(root: str | Path, port: int, host: str = LOOPBACK) -> None:
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
-    with LocalHub(root, port, host) as hub:
+    with LocalHub(root, port, host, names=names) as hub:
         token = f" HF_TOKEN={hub.token}" if hub.first_start else ""
         print(f"Hub at {hub.endpoint} - use it with: HF_ENDPOINT={hub.endpoint}{token}", flush=True)
         ended.wait()

@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from huggingface_hub.utils import get_session
 from typer.testing import CliRunner
 
 import hub_callbacks.hub.repository  # noqa: F401  # `read_only` may not be able to read where it is
@@ -233,15 +234,19 @@ def test_serve_says_what_it_cannot_do(hub, tmp_path, monkeypatch, trouble, words
     assert words in result.output and "Errno" not in result.output
 
 
-def test_serve_prints_where_it_is(tmp_path):
-    code = "from hub_callbacks.cli import main; main()"
-    server = subprocess.Popen(
-        [sys.executable, "-c", code, "serve", "--root", str(tmp_path / "hub"), "--port", "0"],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+@pytest.mark.parametrize(
+    "start", [["-c", "from hub_callbacks.cli import main; main()", "serve"], ["-m", "hub_callbacks.localhub"]]
+)
+def test_serve_prints_where_it_is_and_answers_to_the_names_it_was_given(tmp_path, start):
+    options = ["--root", str(tmp_path / "hub"), "--port", "0", "--name", "a.example", "--name", "b.example"]
+    server = subprocess.Popen([sys.executable, *start, *options], stdout=subprocess.PIPE, text=True)
     try:
-        assert server.stdout.readline().startswith("Hub at http://127.0.0.1:")
+        line = server.stdout.readline()
+        assert line.startswith("Hub at http://127.0.0.1:")
+        answers = [
+            get_session().get(line.split()[2], headers={"Host": f"{name}.example"}).status_code for name in "abc"
+        ]
+        assert answers == [200, 200, 421]
     finally:
         server.terminate()
         assert server.wait(timeout=30) == 0

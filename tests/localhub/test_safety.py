@@ -94,7 +94,7 @@ def cellar(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cellar]:
     outside = tmp_path_factory.mktemp("outside")
     (outside / "secret.txt").write_text(SECRET)
     (outside / "deep" / "root").mkdir(parents=True)
-    with LocalHub(outside / "deep" / "root") as hub:
+    with LocalHub(outside / "deep" / "root", names=["hub"]) as hub:
         (hub.root / "secret.txt").write_text(SECRET)
         yield Cellar(hub, outside)
 
@@ -168,15 +168,24 @@ def test_regular_files_have_a_limit(cellar: Cellar) -> None:
     assert cellar.commit("m", "large.txt", bytes(10 * 1024 * 1024))[0] == 200
 
 
-def send(port: int, head: str, body: bytes = b"") -> bytes:
+def send(port: int, head: bytes, body: bytes = b"") -> bytes:
     with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
-        connection.sendall(head.encode() + b"\r\n\r\n" + body)
+        connection.sendall(head + b"\r\n\r\n" + body)
         return connection.recv(100)
 
 
 def test_headers_have_a_limit(cellar: Cellar) -> None:
-    assert b" 400 " in send(cellar.port, f"GET / HTTP/1.1\r\nHost: hub\r\nX-Long: {'x' * 300_000}")
-    assert b" 200 " in send(cellar.port, f"GET / HTTP/1.1\r\nHost: hub\r\nX-Long: {'x' * 30_000}")
+    assert b" 400 " in send(cellar.port, f"GET / HTTP/1.1\r\nHost: hub\r\nX-Long: {'x' * 300_000}".encode())
+    assert b" 200 " in send(cellar.port, f"GET / HTTP/1.1\r\nHost: hub\r\nX-Long: {'x' * 30_000}".encode())
+
+
+@pytest.mark.parametrize("credentials", ["Basic ÿ", "Basic /w==", "Bearer ÿ", "Bearer a.ÿ", "ÿ", "Basic"])
+def test_credentials_that_are_none_are_refused(cellar: Cellar, credentials: str) -> None:
+    for address in ("/", f"/xet/any/v1/reconstructions/{'0' * 64}"):
+        head = f"GET {address} HTTP/1.1\r\nHost: hub\r\nAuthorization: ".encode() + credentials.encode("latin-1")
+        assert b" 401 " in send(cellar.port, head)
+    head = f"GET /lfs/{'0' * 64}?size=3&upload=x&expiry=1&signature=%C3%BF HTTP/1.1\r\nHost: hub"
+    assert b" 403 " in send(cellar.port, head.encode())
 
 
 @pytest.mark.parametrize("declared", [True, False])
@@ -213,7 +222,7 @@ def test_nothing_is_stored_of_bodies_from_those_who_may_not_send_them(
         ("POST", "/local/hidden.git/git-upload-pack", b" 401 "),
     ):
         head = f"{method} {address} HTTP/1.1\r\nHost: hub\r\nContent-Length: 10000000"
-        assert status in send(cellar.port, head, bytes(10_000_000)), address
+        assert status in send(cellar.port, head.encode(), bytes(10_000_000)), address
     assert spooled == []
 
 
