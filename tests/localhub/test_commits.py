@@ -238,7 +238,7 @@ def peak_memory(pid: int) -> int:
 def test_a_body_that_the_client_cuts_leaves_nothing(hub: LocalHub, api: HfApi, model: str, token: str) -> None:
     address = ("127.0.0.1", int(hub.endpoint.rsplit(":", 1)[1]))
     head = (
-        f"POST /api/models/{model}/commit/main HTTP/1.1\r\nHost: hub\r\n"
+        f"POST /api/models/{model}/commit/main HTTP/1.1\r\nHost: localhost\r\n"
         f"Authorization: Bearer {token}\r\nContent-Length: 5000000\r\n\r\n"
     )
     with socket.create_connection(address) as connection:

@@ -133,7 +133,7 @@ def test_the_process_prints_its_address_and_at_first_its_token(
 def test_answers_do_not_wait_for_an_acknowledgement(hub: LocalHub) -> None:
     """Else each takes 40 ms: its head and its body are sent in two pieces."""
     with socket.create_connection(("127.0.0.1", int(hub.endpoint.rsplit(":", 1)[1]))) as client:
-        client.sendall(b"GET / HTTP/1.1\r\nHost: hub\r\n\r\n")
+        client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert client.recv(10)
         connections = hub._now.trouble.connections._transports
         accepted = connections[client.getsockname()].get_extra_info("socket")
