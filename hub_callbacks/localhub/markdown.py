@@ -9,6 +9,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable
+from html import escape
 from itertools import pairwise
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -37,6 +38,11 @@ _ATTRIBUTES = {
 }
 _SCHEMES = {"http", "https", "mailto"}
 
+_MAX_LENGTH = 100_000
+_MAX_MARKS = 2000
+_MAX_CELLS = 200_000
+"""Of all lines, if each had as many columns as the widest."""
+
 Address = Callable[[str, str], str]
 """("resolve" or "blob", path in the repository) to the address of that file."""
 
@@ -44,11 +50,16 @@ Address = Callable[[str, str], str]
 def render_card(text: str, address: Address) -> str:
     """The README of the top folder without its metadata, as safe HTML.
 
+    Where its marks are more than a person writes, it is shown as the text that it is.
+
     Args:
         text: The file's text.
         address: Where the files of this revision are served; links and pictures of the card lead there.
     """
-    tokens = _markdown.parse(strip_metadata(text))
+    text = strip_metadata(text)
+    if _is_too_much(text):
+        return f"<pre>{escape(text)}</pre>"
+    tokens = _markdown.parse(text)
     _give_headings_ids(tokens)
     _align_without_styles(tokens)
     html = _markdown.renderer.render(tokens, _markdown.options, {})
@@ -63,6 +74,14 @@ def render_card(text: str, address: Address) -> str:
     return nh3.clean(
         html, tags=_TAGS, attributes=_ATTRIBUTES, attribute_filter=keep, url_schemes=_SCHEMES, strip_comments=True
     )
+
+
+def _is_too_much(text: str) -> bool:
+    """Links, HTML and tables that nobody closes take a time that grows with the square of their number."""
+    lines = text.splitlines()
+    cells = len(lines) * max((line.count("|") for line in lines), default=0)
+    marks = max(text.count("<"), text.count("["))
+    return len(text) > _MAX_LENGTH or marks > _MAX_MARKS or cells > _MAX_CELLS
 
 
 def _link(url: str, address: Address) -> str | None:

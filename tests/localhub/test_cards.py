@@ -157,6 +157,27 @@ def test_equal_content_is_read_once(
     assert texts.count(f"tags: [{owner}]\n") == 1
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<div>" * 3000,
+        "".join(f"<b a{number}>" for number in range(100)) + "<p>text</p>" * 2000,
+        "![" * 3000,
+        "|a" * 500 + "\n" + "|-" * 500 + "\n" + "|b\n" * 500,
+        "many words " * 10_000,
+    ],
+    ids=["elements", "elements in elements", "links", "table", "length"],
+)
+def test_more_marks_than_a_person_writes_are_shown_as_text(
+    hub: LocalHub, api: HfApi, model: str, text: str
+) -> None:
+    put(hub, api, model, f"---\nlicense: mit\n---\n{text}")
+    page = Page(f"{hub.endpoint}/{model}")
+    assert page.all("article", "class") == ["card"] and "license mit" in page.text
+    assert " ".join(text.split()) in page.text
+    assert len(page.answer.content) < 6 * len(text)
+
+
 @given(
     st.lists(
         st.sampled_from(
