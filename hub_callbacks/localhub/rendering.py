@@ -32,7 +32,7 @@ def render(template: str, status: int = 200, **values: Any) -> Response:
         values: The template's variables.
     """
     text = _environment.get_template(f"{template}.html.jinja").render(values)
-    return HTMLResponse(text, status, _HEADERS)
+    return HTMLResponse(text.encode(errors="replace"), status, _HEADERS)
 
 
 def style() -> Response:

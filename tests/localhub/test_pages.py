@@ -404,3 +404,16 @@ def test_a_browser_shows_pictures_and_styles_but_runs_no_script(
 def test_the_documentation_names_every_operation() -> None:
     text = (Path(__file__).parents[2] / "docs" / "embedded-hub.md").read_text()
     assert [name for name in sorted(OPERATIONS) if f"`{name}`" not in text] == []
+
+
+def test_half_a_character_in_a_title_breaks_no_list_and_no_page(hub: LocalHub, model: str, token: str) -> None:
+    answer = get_session().post(
+        f"{hub.endpoint}/api/models/{model}/discussions",
+        headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+        **raw(b'{"title": "half \\ud800 a character", "description": "\\udfff"}'),
+    )
+    assert answer.status_code == 200
+    listed = get_session().get(f"{hub.endpoint}/api/models/{model}/discussions")
+    assert [row["title"] for row in listed.json()["discussions"]] == ["half ? a character"]
+    assert get_session().get(f"{hub.endpoint}/api/models/{model}/discussions/1").status_code == 200
+    assert "half ? a character" in page(hub, f"/{model}/discussions/1").text
