@@ -62,13 +62,16 @@ def admit(call: Call) -> int:
 def put_xorb(call: Call) -> Response:
     if not call.received.size:
         raise bad_request("The xorb is empty")
-    is_new = call.hub.content.xet.put_xorb(call.received.path, _hash(call.args["hash"]))
+    try:
+        is_new = call.hub.content.xet.put_xorb(call.received.path, _hash(call.args["hash"]))
+    except ValueError as error:
+        raise bad_request(f"The xorb cannot be used: {error}. Nothing was stored.") from error
     return ok({"was_inserted": is_new})
 
 
 def put_shard(call: Call) -> Response:
     try:
-        files = call.hub.content.xet.put_shard(call.received.path, call.received.sha256)
+        files = call.hub.content.xet.put_shard(call.received.path, call.received.sha256, call.gone)
     except ValueError as error:
         raise bad_request(f"The shard cannot be used: {error}") from error
     call.hub.senders.add(_sender(call), [file.sha256 for file in files])
@@ -125,6 +128,11 @@ def _cut(store: XetStore, segments: tuple[Segment, ...], start: int, end: int) -
     terms: list[Segment] = []
     skipped = position = 0
     for segment in segments:
+        if position >= end:
+            break
+        if position + segment.size <= start:
+            position += segment.size
+            continue
         unpacked = store.layout(segment.xorb).unpacked
         first = last = None
         for chunk in range(segment.start, segment.end):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import wraps
 from itertools import islice
 from pathlib import Path
@@ -63,6 +64,7 @@ class Call:
         endpoint: The hub's address as this client sees it.
         viewer: Who is calling; None for anonymous.
         threads: Whose threads run the handler, and read what it streams.
+        gone: Set when the client has left, so that nobody waits for the answer any more.
         body: The whole body, for routes that take it in memory.
         upload: The streamed body, for routes that take a file.
     """
@@ -76,6 +78,7 @@ class Call:
     endpoint: str
     viewer: Identity | None
     threads: CapacityLimiter
+    gone: threading.Event = field(default_factory=threading.Event)
     body: bytes = b""
     upload: Upload | None = None
 

@@ -2,7 +2,7 @@
 
 Both arrive from hf_xet clients through the handlers in `cas`. Packing and unpacking is hf_xet's work.
 
-    xorbs/ab/abcd...    as they came
+    xorbs/ab/abcd...    their chunks as they came, and the hashes of these
     index/....json      the files of one shard
     generation          changes when bytes are freed
 """
@@ -14,26 +14,38 @@ import os
 import secrets
 import threading
 from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from .durable import publish, read_json, write_json
-from .xet_format import Segment, XetFile, XorbLayout, read_layout, read_shard
+from .xet_format import Segment, XetFile, XorbLayout, read_hashes, read_layout, read_shard, write_hashes
+from .xet_hashes import Node, chunk_nodes, file_hash
+from .xet_hashes import xorb_hash as xorb_hash_of
 
 Connect = Callable[[], "tuple[str, str, int]"]
 """Gives the address of this hub's own Xet service, a token for it and when that ends (Unix seconds)."""
 
+_FORMAT = "2-"
+"""What generations begin with since xorbs are checked; clients send again what came before."""
+
 _MEMORY = 16_000_000
 """Bytes that hf_xet may keep ready while a file is read."""
 
-_LIMITS = {
+_BATCH = 8_000_000
+"""Bytes whose hashes are computed at once."""
+
+_LIMITS: dict[str, int | str] = {
     "reconstruction.download_buffer_size": _MEMORY,
     "reconstruction.download_buffer_perfile_size": _MEMORY,
     "reconstruction.download_buffer_limit": 4 * _MEMORY,
     "reconstruction.min_prefetch_buffer": _MEMORY,
     "reconstruction.min_reconstruction_fetch_size": _MEMORY,
     "reconstruction.max_reconstruction_fetch_size": _MEMORY,
+    # What cannot be unpacked is asked for again and again, at first after three seconds, by default.
+    "client.retry_base_delay": "10ms",
+    "client.retry_max_duration": "1s",
 }
 
 
@@ -64,7 +76,7 @@ class XetStore:
         self.generation: str = read_json(self._generation_file, "")
         """Part of the service's address. Clients remember by address which chunks are there already and do not
         send them again; so when chunks are deleted, the address changes."""
-        if not self.generation:
+        if not self.generation.startswith(_FORMAT):
             self._begin_generation()
 
     # Xorbs
@@ -74,18 +86,31 @@ class XetStore:
         return self._xorbs / xorb_hash[:2] / xorb_hash
 
     def put_xorb(self, upload: Path, xorb_hash: str) -> bool:
-        """Takes a xorb in.
+        """Takes a xorb in, if it has this hash: all who have its content rely on what lies under its name.
 
         Returns:
             Whether it is new.
+
+        Raises:
+            ValueError: It is broken, or has another hash.
         """
         target = self.xorb(xorb_hash)
-        try:
+        if self._is_checked(target):
             os.utime(target)
-        except FileNotFoundError:
-            publish(upload, target)
-            return True
-        return False
+            return False
+        # Under a name of its own, as nobody may read it by its hash before it is checked.
+        unchecked = self.xorb(xorb_hash[:2] + secrets.token_hex(31))
+        unchecked.parent.mkdir(exist_ok=True)
+        upload.replace(unchecked)
+        try:
+            chunks = self._chunks(unchecked.name)
+            if (actual := xorb_hash_of(chunks)) != xorb_hash:
+                raise ValueError(f"its content has the hash {actual}")
+            write_hashes(unchecked, [chunk.hash for chunk in chunks])
+            publish(unchecked, target)
+        finally:
+            unchecked.unlink(missing_ok=True)
+        return True
 
     def layout(self, xorb_hash: str) -> XorbLayout:
         """Where the chunks of a xorb lie."""
@@ -93,10 +118,15 @@ class XetStore:
 
     # Files
 
-    def put_shard(self, upload: Path, name: str) -> list[XetFile]:
+    def put_shard(self, upload: Path, name: str, unwanted: threading.Event | None = None) -> list[XetFile]:
         """Takes in the files of a shard, under a name made from its content.
 
-        What the client says about a file is not believed: its sha256 is computed from the content.
+        What the client says about a file is not believed: its hashes are computed from the content.
+
+        Args:
+            upload: The shard.
+            name: Made from its content.
+            unwanted: Ends the work when it is set.
 
         Returns:
             The files as they are.
@@ -105,15 +135,11 @@ class XetStore:
             ValueError: The shard is broken, or names chunks that are not here.
         """
         files = read_shard(upload)
-        for segment in (segment for file in files for segment in file.segments):
+        for segment in dict.fromkeys(segment for file in files for segment in file.segments):
             if not self._has(segment):
                 raise ValueError(f"chunks {segment.start} to {segment.end} of the xorb {segment.xorb} are missing")
-        connection = self._connection()
-        self._checking.append(connection)
-        try:
-            checked = [self._checked(file, connection) for file in files]
-        finally:
-            self._checking.remove(connection)
+        with self._own_connection() as connection:
+            checked = [self._checked(file, connection, unwanted or threading.Event()) for file in files]
         with self._lock:
             if not all(self.xorb(segment.xorb).is_file() for file in checked for segment in file.segments):
                 raise ValueError("chunks of it were deleted meanwhile")
@@ -140,6 +166,16 @@ class XetStore:
         """The bytes from `start` up to, not including, `end`."""
         if start < end:
             yield from _read(self._connection(), file, start, end)
+
+    @contextmanager
+    def _own_connection(self) -> Iterator[Any]:
+        """A connection that `abandon` ends."""
+        connection = self._connection()
+        self._checking.append(connection)
+        try:
+            yield connection
+        finally:
+            self._checking.remove(connection)
 
     def _connection(self) -> Any:
         endpoint, token, expiry = self._connect()
@@ -212,30 +248,82 @@ class XetStore:
 
     def _has(self, segment: Segment) -> bool:
         try:
-            return self.xorb(segment.xorb).is_file() and self.layout(segment.xorb).has(segment)
+            return self._is_checked(self.xorb(segment.xorb)) and self.layout(segment.xorb).has(segment)
         except OSError:
             return False
 
-    def _checked(self, file: XetFile, connection: Any) -> XetFile:
+    def _is_checked(self, xorb: Path) -> bool:
+        """Not so for one that came to an earlier version of this hub."""
+        try:
+            return read_hashes(xorb) is not None
+        except (FileNotFoundError, ValueError):
+            return False
+
+    def _chunks(self, name: str) -> list[Node]:
+        """Computes the hashes of a xorb's chunks."""
+        ends = self.layout(name).unpacked
+        segment = Segment(name, ends[-1], 0, len(ends) - 1)
+        file = XetFile(secrets.token_hex(32), "", (segment,))
+        found: list[Node] = []
+        chunks: list[bytes] = []
+        content = bytearray()
+        with self._own_connection() as connection:
+            for piece in self._pieces(file, connection):
+                content += piece
+                while len(found) + len(chunks) < segment.end:
+                    number = len(found) + len(chunks)
+                    size = ends[number + 1] - ends[number]
+                    if len(content) < size:
+                        break
+                    chunks.append(bytes(content[:size]))
+                    del content[:size]
+                if sum(map(len, chunks)) >= _BATCH:
+                    found += chunk_nodes(chunks)
+                    chunks.clear()
+        return found + chunk_nodes(chunks)
+
+    def _checked(self, file: XetFile, connection: Any, unwanted: threading.Event) -> XetFile:
         known = self._by_hash.get(file.hash)
         if known is not None and known.segments == file.segments:
             return known
-        # Under a name of its own, as nobody may read it by its hash before it is checked.
-        unchecked = replace(file, hash=secrets.token_hex(32))
-        self._by_hash[unchecked.hash] = unchecked
-        try:
-            digest = hashlib.sha256()
-            for chunk in _read(connection, unchecked, 0, file.size) if file.size else ():
-                digest.update(chunk)
-        except RuntimeError as error:
-            raise ValueError(f"a file of it cannot be read: {error}") from error
-        finally:
-            del self._by_hash[unchecked.hash]
-        checked = replace(file, sha256=digest.hexdigest())
         # Who sends a shard is taken for somebody who has these files, and a hash alone is no proof of it.
-        if known is not None and known.sha256 != checked.sha256:
-            raise ValueError("the hash of a file of it is another file's")
-        return known or checked
+        if file_hash(self._nodes(file, unwanted)) != file.hash:
+            raise ValueError(f"the content of a file has another hash than {file.hash}")
+        if known is not None:
+            return known
+        digest = hashlib.sha256()
+        for piece in self._pieces(replace(file, hash=secrets.token_hex(32)), connection):
+            _go_on(unwanted)
+            digest.update(piece)
+        return replace(file, sha256=digest.hexdigest())
+
+    def _nodes(self, file: XetFile, unwanted: threading.Event) -> Iterator[Node]:
+        """The hashes of a file's chunks."""
+        xorb, hashes = "", None
+        for segment in file.segments:
+            _go_on(unwanted)
+            if segment.xorb != xorb:
+                xorb, hashes = segment.xorb, read_hashes(self.xorb(segment.xorb))
+            if hashes is None:
+                raise ValueError(f"the xorb {xorb} was never checked")
+            ends = self.layout(xorb).unpacked
+            for number in range(segment.start, segment.end):
+                yield Node(hashes[number], ends[number + 1] - ends[number])
+
+    def _pieces(self, file: XetFile, connection: Any) -> Iterator[bytes]:
+        """The content of a file that nobody else may know of by its hash yet.
+
+        Raises:
+            ValueError: It cannot be unpacked.
+        """
+        self._by_hash[file.hash] = file
+        try:
+            if file.size:
+                yield from _read(connection, file, 0, file.size)
+        except (RuntimeError, OSError) as error:
+            raise ValueError(f"what is in it cannot be read: {error}") from error
+        finally:
+            del self._by_hash[file.hash]
 
     def _needed_xorbs(self) -> set[str]:
         return {segment.xorb for files in self._shards.values() for file in files for segment in file.segments}
@@ -256,7 +344,7 @@ class XetStore:
             del self._shards[name]
 
     def _begin_generation(self) -> None:
-        self.generation = secrets.token_hex(8)
+        self.generation = _FORMAT + secrets.token_hex(8)
         write_json(self._generation_file, self.generation)
 
     def _session(self) -> Any:
@@ -275,6 +363,11 @@ def _read(connection: Any, file: XetFile, start: int, end: int) -> Iterator[byte
     import hf_xet
 
     yield from connection.download_stream(hf_xet.XetFileInfo(file.hash, file.size), start=start, end=end)
+
+
+def _go_on(unwanted: threading.Event) -> None:
+    if unwanted.is_set():
+        raise ValueError("its client has gone")
 
 
 def _file(row: dict[str, Any]) -> XetFile:
