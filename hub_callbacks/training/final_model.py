@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +113,7 @@ def _save(args: Any, folder: Path, seen: dict[str, Any]) -> None:
     """As the Trainer itself does, which its class may do in its own way. With several processes that could be an
     operation of all of them: there the model and the tokenizer save themselves."""
     trainer = trainer_at_work(args) if args.world_size == 1 else None
-    if trainer is not None and "_internal_call" in inspect.signature(trainer.save_model).parameters:
+    if trainer is not None and _takes_internal_call(trainer.save_model):
         with training_args.hiding_tokens(args):
             trainer.save_model(str(folder), _internal_call=True)
         if not set(list_files(folder)) - {training_args.NAME}:
@@ -124,6 +124,12 @@ def _save(args: Any, folder: Path, seen: dict[str, Any]) -> None:
     if processing_class is not None:
         processing_class.save_pretrained(folder)
     (folder / training_args.NAME).write_bytes(training_args.without_tokens(args))
+
+
+def _takes_internal_call(save: Callable[..., Any]) -> bool:
+    """Whether a Trainer's `save_model` can be told not to push; one that cannot is not asked."""
+    parameters = inspect.signature(save).parameters
+    return "_internal_call" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 def save_model(model: Any, folder: Path) -> None:
