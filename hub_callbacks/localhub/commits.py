@@ -158,7 +158,7 @@ def _read(call: Call, repo: Repo, blobs: BlobWriter, claim: Callable[[str], None
         path = gitwrite.check_path(str(value.get("path") or "").rstrip("/"))
         if key == "file":
             content = _content(value)
-            if lfs := gitstore.lfs_of(content):  # a pointer names a large file however it comes
+            if lfs := gitstore.pointed_at(content):  # a pointer names a large file however it comes
                 _check_named(call, repo, path, lfs.sha256, lfs.size, claim)
             wanted.put(path, blobs.add(content))
         elif key == "lfsFile":

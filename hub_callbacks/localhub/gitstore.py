@@ -168,14 +168,15 @@ def describe(repo: pygit2.Repository, path: str, item: pygit2.Object) -> Entry:
     """A blob or tree as what stands at a path."""
     if isinstance(item, pygit2.Tree):
         return Entry(path, str(item.id), True)
-    lfs = lfs_of(item.data) if item.size <= _MAX_POINTER_SIZE else None
-    return Entry(path, str(item.id), False, item.size if lfs is None else lfs.size, lfs)
+    if item.size <= _MAX_POINTER_SIZE and (lfs := pointed_at(item.data)):
+        return Entry(path, str(item.id), False, lfs.size, lfs)
+    return Entry(path, str(item.id), False, item.size)
 
 
-def lfs_of(content: bytes) -> Lfs | None:
-    """The large file that a pointer stands for."""
+def pointed_at(content: bytes) -> Lfs | None:
+    """What the content of a file points to, if it is a pointer."""
     match = _POINTER.fullmatch(content) if len(content) <= _MAX_POINTER_SIZE else None
-    return None if match is None else Lfs(match.group(1).decode(), int(match.group(2)), len(content))
+    return Lfs(match.group(1).decode(), int(match.group(2)), len(content)) if match else None
 
 
 def _walk(repo: pygit2.Repository, tree: pygit2.Tree, prefix: str, recursive: bool) -> Iterator[Entry]:

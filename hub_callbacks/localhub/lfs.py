@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hmac
 import importlib.util
-import math
 import time
 import uuid
 from typing import Any, NamedTuple
@@ -24,6 +23,10 @@ from .repos import check_gate, readable_repo
 from .web import Call, ok, stream
 
 _DOWNLOAD = "download"
+_MAX_PARTS = 10_000
+"""Of one object, as in S3."""
+_MAX_LINKS = 50_000
+"""To parts, in one answer."""
 
 
 class _Link(NamedTuple):
@@ -48,7 +51,10 @@ def lfs_batch(call: Call) -> Response:
         transfer = "xet"
     else:
         transfer = "multipart" if "multipart" in transfers else "basic"
-    objects = [_instructions(call, repo, item, transfer) for item in wanted.get("objects", [])]
+    items = wanted.get("objects", [])
+    if sum(_parts(call, _size(item)) for item in items) > _MAX_LINKS:
+        raise HubError(413, f"These objects would come in more than {_MAX_LINKS} parts; ask for fewer at once")
+    objects = [_instructions(call, repo, item, transfer) for item in items]
     return _batch_response(transfer, objects)
 
 
@@ -69,7 +75,7 @@ def admit_part(call: Call) -> int:
     """Only the parts that were asked for, and none longer than agreed."""
     size = _check_link(call).size
     part_size = call.hub.lfs_part_size
-    if not 1 <= int(call.args["part"]) <= math.ceil(size / part_size):
+    if not 1 <= int(call.args["part"]) <= _parts(call, size):
         raise bad_request(f"This upload has no part {call.args['part']}")
     return part_size
 
@@ -100,7 +106,7 @@ def lfs_complete(call: Call) -> Response:
     sha256, size, upload_id, user = _check_link(call)
     temporary = call.hub.tmp / f"join-{uuid.uuid4().hex}"
     try:
-        actual = call.hub.content.join_parts(upload_id, math.ceil(size / call.hub.lfs_part_size), temporary)
+        actual = call.hub.content.join_parts(upload_id, _parts(call, size), temporary)
         if actual is None:
             raise bad_request("A part of this upload is missing. Nothing was stored; upload it again.")
         if actual != sha256:
@@ -141,10 +147,13 @@ def lfs_duplicate(call: Call) -> Response:
 
 
 def _instructions(call: Call, repo: Repo, item: dict[str, Any], transfer: str) -> dict[str, Any]:
-    sha256, size = str(item.get("oid")), int(item.get("size") or 0)
+    sha256, size = str(item.get("oid")), _size(item)
     answer: dict[str, Any] = {"oid": sha256, "size": size}
     if not SHA256.fullmatch(sha256):
         return {**answer, "error": {"code": 422, "message": f"{sha256} is no sha256"}}
+    if size > _MAX_PARTS * call.hub.lfs_part_size:
+        message = f"{sha256} has more than {_MAX_PARTS * call.hub.lfs_part_size} bytes, the most of one file"
+        return {**answer, "error": {"code": 422, "message": message}}
     is_there = call.hub.content.size(sha256) == size and holdings.may_name(call, repo, sha256)
     if transfer == "xet" or is_there:
         return answer
@@ -155,11 +164,21 @@ def _instructions(call: Call, repo: Repo, item: dict[str, Any], transfer: str) -
     part_size = call.hub.lfs_part_size
     if transfer != "multipart" or size <= part_size:
         return {**answer, "actions": {"upload": {"href": f"{base}?{query}"}, "verify": verify}}
-    header = {
-        str(number): f"{base}/parts/{number}?{query}" for number in range(1, math.ceil(size / part_size) + 1)
-    }
+    header = {str(number): f"{base}/parts/{number}?{query}" for number in range(1, _parts(call, size) + 1)}
     upload = {"href": f"{base}/complete?{query}", "header": {**header, "chunk_size": str(part_size)}}
     return {**answer, "actions": {"upload": upload, "verify": verify}}
+
+
+def _size(item: dict[str, Any]) -> int:
+    size = item.get("size") or 0
+    if not isinstance(size, int) or size < 0:
+        raise bad_request(f'"size" must be a number of bytes, not {size!r}')
+    return size
+
+
+def _parts(call: Call, size: int) -> int:
+    """How many parts something with `size` bytes comes in, at most one more than it may."""
+    return min(-(-size // call.hub.lfs_part_size), _MAX_PARTS + 1)
 
 
 def _batch_response(transfer: str, objects: list[dict[str, Any]]) -> Response:

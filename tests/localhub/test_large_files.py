@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationCopy, HfApi, constants, snapshot_download
@@ -191,3 +193,44 @@ def test_many_readers_at_once_do_not_block_each_other(
 
     with ThreadPoolExecutor(100) as pool:
         assert all(reading.result() for reading in [pool.submit(read) for _ in range(100)])
+
+
+def test_multipart_uploads_have_a_limit(hub: LocalHub, model: str, token: str) -> None:
+    def ask(*sizes: Any) -> Any:
+        objects = [{"oid": "1" * 64, "size": size} for size in sizes]
+        return get_session().post(
+            f"{hub.endpoint}/{model}.git/info/lfs/objects/batch",
+            json={"operation": "upload", "transfers": ["multipart"], "objects": objects},
+            headers={"Authorization": f"Bearer {token}"},
+        )
+
+    large = ask(10**14)
+    assert len(large.content) < 1000 and large.json()["objects"][0]["error"]["code"] == 422
+    assert ask(*[10**14] * 6).status_code == 413
+    assert ask(-1).status_code == ask("many").status_code == 400
+    header = ask(5 * 10**11).json()["objects"][0]["actions"]["upload"]["header"]
+    assert len(header) == 7452  # its parts, and their size
+
+
+def test_a_pointer_that_comes_as_a_regular_file_is_checked_as_one(
+    hub: LocalHub, api: HfApi, model: str, token: str
+) -> None:
+    def commit(content: str) -> Any:
+        lines = [
+            {"key": "header", "value": {"summary": "x"}},
+            {"key": "file", "value": {"path": "p.txt", "content": content, "encoding": "utf-8"}},
+        ]
+        return get_session().post(
+            f"{hub.endpoint}/api/models/{model}/commit/main",
+            headers={"Authorization": f"Bearer {token}"},
+            **raw("\n".join(map(json.dumps, lines)).encode()),
+        )
+
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:%s\nsize %d\n"
+    answer = commit(pointer % ("1" * 64, 10**15))
+    assert (answer.status_code, "does not exist" in answer.text) == (400, True)
+    assert not api.file_exists(model, "p.txt")
+    api.upload_file(path_or_fileobj=b"w" * 5000, path_in_repo="w.bin", repo_id=model)
+    (file,) = api.list_lfs_files(model)
+    assert commit(pointer % (file.oid, 5000)).status_code == 200
+    assert get_session().get(f"{hub.endpoint}/{model}/resolve/main/p.txt").content == b"w" * 5000
