@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import re
@@ -16,16 +17,21 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from .errors import HubError, Moved
+from .errors import HubError, Moved, no_room
 from .repos import not_found
 from .routes import find_route
 from .web import Call, Handler, Hub, Route, Upload
 
 logger = logging.getLogger(__name__)
 
-_MAX_BODY_IN_MEMORY = 64 * 1024 * 1024
+_MAX_DRAINED = 64 * 1024 * 1024
+_MAX_BODIES = 128 * 1024 * 1024
+"""Bytes of all bodies that are in memory at a time."""
+_MAX_VALUES = 200_000
+"""Lists, objects and fields in a body; each takes up to forty times the memory that it took on the way."""
 _WRITE_SIZE = 1 << 20
 _THREADS = 20
+_CHECKING_THREADS = 64
 _NOT_FOUND = Route((), re.compile(""), not_found, "")
 
 
@@ -41,6 +47,10 @@ class App:
         self._threads = CapacityLimiter(_THREADS)
         # Other handlers wait for the Xet service when they unpack a file, so reading from it has its own threads.
         self._xet_threads = CapacityLimiter(_THREADS)
+        # To check what comes can take long, and waits for the Xet service, too; so does a clone for its git.
+        self._checking_threads = CapacityLimiter(_CHECKING_THREADS)
+        self._clone_threads = CapacityLimiter(_CHECKING_THREADS)
+        self._in_memory = 0
         self._working: set[int] = set()
         self._changed = threading.Condition()
 
@@ -67,7 +77,11 @@ class App:
             return RedirectResponse(path.replace(moved.old_id, moved.new_id, 1) + query, status_code=307)
         except ClientDisconnect:
             raise
-        except Exception:
+        except Exception as error:
+            if (refused := no_room(error)) is not None:
+                logger.error("%s %s: %s", request.method, path[:500], error)
+                await _drain(request)
+                return refusal(refused)
             logger.exception("%s %s failed", request.method, path)
             return refusal(HubError(500, "Internal Error - the hub's log says more"))
 
@@ -75,7 +89,11 @@ class App:
         route, parts = find_route(request.method, path) or (_NOT_FOUND, {})
         is_xet = path.startswith("/xet/")
         # Also for addresses that are not there, which hf_xet tries first.
-        threads = self._xet_threads if is_xet and request.method == "GET" else self._threads
+        threads = self._threads
+        if is_xet:
+            threads = self._xet_threads if request.method == "GET" else self._checking_threads
+        elif route.operation == "upload_pack":
+            threads = self._clone_threads
         # The Xet service has tokens of its own.
         authorization = None if is_xet else request.headers.get("authorization")
         viewer = self._hub.accounts.identify(authorization)
@@ -90,17 +108,50 @@ class App:
             viewer=viewer,
             threads=threads,
         )
+        if route is _NOT_FOUND:
+            return route.handler(call)
         if route.admission is None:
-            call = replace(call, body=await _read_small(request))
-            return await to_thread.run_sync(self._work, route.handler, call, limiter=threads)
+            body = bytearray()
+            try:
+                await self._read_small(request, route.max_body, body)
+                call = replace(call, body=bytes(body))
+                return await self._run(route.handler, call, request)
+            finally:
+                self._in_memory -= len(body)
         limit = await to_thread.run_sync(route.admission, call, limiter=threads)
         spooled = self._hub.tmp / f"body-{uuid.uuid4().hex}"
         try:
             upload = await _spool(request, spooled, limit, route.hashed, threads)
             call = replace(call, upload=upload)
-            return await to_thread.run_sync(self._work, route.handler, call, limiter=threads)
+            return await self._run(route.handler, call, request)
         finally:
             spooled.unlink(missing_ok=True)
+
+    async def _run(self, handler: Handler, call: Call, request: Request) -> Response:
+        """Runs a handler, and tells it when nobody waits for its answer any more."""
+
+        async def watch() -> None:
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+            call.gone.set()
+
+        watching = asyncio.create_task(watch())
+        try:
+            return await to_thread.run_sync(self._work, handler, call, limiter=call.threads)
+        finally:
+            watching.cancel()
+
+    async def _read_small(self, request: Request, limit: int, body: bytearray) -> None:
+        """Reads a body into memory; what of it is there counts with those of other requests."""
+        async for chunk in request.stream():
+            body += chunk
+            self._in_memory += len(chunk)
+            if len(body) > limit:
+                raise HubError(413, f"A request of this kind has at most {limit} bytes")
+            if self._in_memory > _MAX_BODIES:
+                raise HubError(503, "The hub has too much to read. Nothing was done; try again in a moment.")
+        if sum(map(body.count, (b"{", b"[", b"&"))) > _MAX_VALUES:
+            raise HubError(413, f"A request has at most {_MAX_VALUES} values")
 
     def _work(self, handler: Handler, call: Call) -> Response:
         thread = threading.get_ident()
@@ -132,22 +183,13 @@ def refusal(error: HubError) -> Response:
     return JSONResponse({"error": message, **error.extra}, error.status, headers)
 
 
-async def _read_small(request: Request) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _MAX_BODY_IN_MEMORY:
-            raise HubError(413, f"A request of this kind has at most {_MAX_BODY_IN_MEMORY} bytes")
-    return bytes(body)
-
-
 async def _drain(request: Request) -> None:
     """Takes what is left of a short body, as not every client reads an answer while it is still sending."""
     size = 0
     try:
         async for chunk in request.stream():
             size += len(chunk)
-            if size > _MAX_BODY_IN_MEMORY:
+            if size > _MAX_DRAINED:
                 return
     except (ClientDisconnect, RuntimeError):
         return

@@ -17,6 +17,8 @@ Kind = Literal["added", "modified", "deleted"]
 _MAX_FILES_WITH_LINES = 20
 _MAX_TEXT = 100_000
 _MAX_LINES = 400
+_MAX_SHOWN = 300_000
+"""Characters of the differences of all files together."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ def changes(repo: pygit2.Repository, commit: pygit2.Commit) -> Iterator[Change]:
     """The changed files, by path."""
     diff = diff_of(repo, commit)
     parent = commit.parents[0] if commit.parents else None
+    shown = 0
     for number, delta in enumerate(diff.deltas):
         kind = kind_of(delta)
         path = delta.new_file.path
@@ -57,6 +60,8 @@ def changes(repo: pygit2.Repository, commit: pygit2.Commit) -> Iterator[Change]:
         after = gitstore.find(repo, commit, path) if kind != "deleted" else None
         small = all(entry is None or (not entry.lfs and entry.size <= _MAX_TEXT) for entry in (before, after))
         lines = tuple(_lines(repo, before, after)) if small and number < _MAX_FILES_WITH_LINES else ()
+        shown += sum(len(line.text) for line in lines)
+        lines = lines if shown <= _MAX_SHOWN else ()
         yield Change(kind, path, before, after, lines)
 
 

@@ -6,22 +6,24 @@ the LFS routes.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import os
 import re
 import shutil
+import signal
 import subprocess
 import zlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import IO
 
-from starlette.responses import Response
+from anyio import CapacityLimiter, to_thread
+from starlette.responses import Response, StreamingResponse
 
 from .errors import HubError, bad_request, forbidden
-from .registry import Repo
 from .repos import readable_repo
-from .web import Call, stream
+from .web import Call
 
 _SERVICE = "git-upload-pack"
 _PROTOCOL = re.compile(r"[a-z0-9=:.]{1,100}")
@@ -33,7 +35,8 @@ def advertise_refs(call: Call) -> Response:
     """The first request of a clone or fetch: which refs there are."""
     if call.param("service") != _SERVICE:
         raise forbidden("This hub takes no git pushes: upload with huggingface_hub. Nothing was changed.")
-    refs = b"".join(_run_git(call, readable_repo(call), None))
+    command = [*_command("--advertise-refs"), str(readable_repo(call).path)]
+    refs = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, env=_environment(call)).stdout
     content = b"001e# service=git-upload-pack\n0000" + refs
     return Response(content, headers=_headers("advertisement"))
 
@@ -47,7 +50,9 @@ def upload_pack(call: Call) -> Response:
     """The objects that the client lacks, packed while they are sent."""
     repo = readable_repo(call)
     wanted = _unzipped(call, call.received.path)
-    return stream(call, _run_git(call, repo, wanted), 200, _headers("result"))
+    # Opened at once, as the body is deleted after this.
+    pieces = _packed([*_command(), str(repo.path)], _environment(call), wanted.open("rb"), call.threads)
+    return StreamingResponse(pieces, 200, _headers("result"))
 
 
 def _unzipped(call: Call, body: Path) -> Path:
@@ -65,36 +70,43 @@ def _unzipped(call: Call, body: Path) -> Path:
     return body
 
 
-def _run_git(call: Call, repo: Repo, wanted: Path | None) -> Iterator[bytes]:
-    """What `git upload-pack` says: its refs, or what is wanted. It is started at once and never outlives this."""
+def _command(*options: str) -> list[str]:
     git = shutil.which("git")
     if git is None:
         raise HubError(501, "Cloning needs git on the hub's machine, where it is not installed")
-    command = [git, "-c", "safe.directory=*", "upload-pack", "--strict", "--stateless-rpc"]
-    command += [] if wanted else ["--advertise-refs"]
+    return [git, "-c", "safe.directory=*", "upload-pack", "--strict", "--stateless-rpc", *options]
+
+
+def _environment(call: Call) -> dict[str, str]:
     environment = {"PATH": os.environ.get("PATH", ""), "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull}
     if _PROTOCOL.fullmatch(protocol := call.headers.get("git-protocol", "")):
         environment["GIT_PROTOCOL"] = protocol
-    with open(wanted or os.devnull, "rb") as source:
+    return environment
+
+
+async def _packed(
+    command: list[str], environment: dict[str, str], wanted: IO[bytes], threads: CapacityLimiter
+) -> AsyncIterator[bytes]:
+    """What git answers. It and the processes that it starts end when nobody reads this any more."""
+    with wanted:
         process = subprocess.Popen(
-            [*command, str(repo.path)],
-            stdin=source,
+            command,
+            stdin=wanted,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=environment,
+            start_new_session=True,
         )
     assert process.stdout is not None
-    return _pieces(process, process.stdout)
-
-
-def _pieces(process: subprocess.Popen[bytes], output: IO[bytes]) -> Iterator[bytes]:
     try:
-        while piece := output.read(_PIECE):
+        while piece := await to_thread.run_sync(
+            process.stdout.read, _PIECE, abandon_on_cancel=True, limiter=threads
+        ):
             yield piece
     finally:
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):  # it has ended by itself
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        output.close()
 
 
 def _headers(kind: str) -> dict[str, str]:

@@ -35,9 +35,13 @@ def write_json(path: Path, value: Any, private: bool = False) -> None:
         private: Whether nobody but this user of the machine may read it.
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    temporary.touch(0o600 if private else 0o666)
-    temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")
-    publish(temporary, path)
+    try:
+        temporary.touch(0o600 if private else 0o666)
+        temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")
+        publish(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def read_json(path: Path, default: Any) -> Any:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Mapping
 from typing import Any
+
+_FULL = os.strerror(errno.ENOSPC)
+"""What libgit2 says then, whose errors have no number."""
 
 
 class HubError(Exception):
@@ -60,6 +65,16 @@ def entry_not_found(path: str, commit: str | None = None) -> HubError:
 
 def forbidden(message: str) -> HubError:
     return HubError(403, message)
+
+
+def no_room(error: Exception) -> HubError | None:
+    """The refusal where the machine of the hub has no room left, on the disk or for open files; else None."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number in (errno.ENOSPC, errno.EDQUOT) or _FULL in str(error):
+        return HubError(507, "The disk of the hub is full, so nothing was stored. Make room there and try again.")
+    if number in (errno.EMFILE, errno.ENFILE):
+        return HubError(503, "The hub has too many files open, so nothing was done. Try again in a moment.")
+    return None
 
 
 def bad_request(message: str) -> HubError:

@@ -22,6 +22,7 @@ from .routes import OPERATIONS, OWN_XET_SERVICE, find_route
 
 _POLL = 0.02
 _LONGEST_LOG = 100_000
+_LONGEST_PATH = 500
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,10 @@ class Injection:
 
 @dataclass(frozen=True)
 class Seen:
-    """A finished request; `status` is None where no answer was sent."""
+    """A finished request; `status` is None where no answer was sent.
+
+    Of a path the log keeps 500 characters.
+    """
 
     method: str
     path: str
@@ -145,6 +149,11 @@ class Connections:
 
     def closed(self, transport: asyncio.Transport) -> None:
         self._transports.pop(_peer(transport), None)
+
+    def unsent(self, client: tuple[str, int]) -> int:
+        """How many bytes the client has not made room for yet."""
+        transport = self._transports.get(client)
+        return transport.get_write_buffer_size() if transport is not None else 0
 
     def reset(self, client: tuple[str, int]) -> None:
         """Ends a connection so that the client sees a reset, not an orderly end."""
@@ -197,7 +206,7 @@ class Trouble:
             nonlocal noted
             if not noted:
                 noted = True
-                self.seen.append(Seen(scope["method"], path, status, operation))
+                self.seen.append(Seen(scope["method"], path[:_LONGEST_PATH], status, operation))
 
         async def noted_send(message: Message) -> None:
             nonlocal status

@@ -26,6 +26,7 @@ from .web import Call, Handler, following, paginate
 _PAGE_SIZE = 50
 _FOLDER_PAGE_SIZE = 500
 _MAX_TEXT = 500_000
+_MAX_LINES = 20_000
 _REFS = (
     ("Branches", "refs/heads/", ""),
     ("Tags", "refs/tags/", ""),
@@ -236,4 +237,5 @@ def _text_lines(view: View, entry: gitstore.Entry) -> list[str] | None:
         text = view.git[entry.oid].data.decode()
     except UnicodeDecodeError:
         return None
-    return None if "\0" in text else text.splitlines()
+    lines = text.splitlines()
+    return None if "\0" in text or len(lines) > _MAX_LINES else lines

@@ -8,7 +8,15 @@ from .web import Route, route
 OWN_XET_SERVICE = f"/xet/{cas.OWN_SERVICE}"
 """Where the hub itself reads; neither logged nor in trouble."""
 
+_LONGEST_PATH = 16 * 1024
+"""To compare a longer one with all patterns takes too long."""
+
 _API = "/api/{kind}/{repo}"
+
+_CARD = 16 * 1024 * 1024
+"""Bytes of a body with a README.md, which may have 10 MiB as each regular file."""
+_TEXT = 256 * 1024
+"""Bytes of a body with what somebody has written into a form."""
 
 ROUTES: tuple[Route, ...] = (
     # People
@@ -17,7 +25,7 @@ ROUTES: tuple[Route, ...] = (
     route("GET", "/api/organizations/(?P<name>[^/]+)/overview", people.organization_overview),
     route("GET", "/api/organizations/(?P<name>[^/]+)/members", people.organization_members),
     # Repositories
-    route("POST", "/api/validate-yaml", cards.validate_yaml),
+    route("POST", "/api/validate-yaml", cards.validate_yaml, max_body=_CARD),
     route("POST", "/api/repos/create", repos.create_repo),
     route("DELETE", "/api/repos/delete", repos.delete_repo),
     route("POST", "/api/repos/move", repos.move_repo),
@@ -52,11 +60,13 @@ ROUTES: tuple[Route, ...] = (
     route("GET", f"{_API}/lfs-files", history.lfs_files),
     route("POST", f"{_API}/lfs-files/batch", history.delete_lfs_files),
     # Discussions and pull requests
-    route("POST", f"{_API}/discussions", discussions.create_discussion),
+    route("POST", f"{_API}/discussions", discussions.create_discussion, max_body=_TEXT),
     route("GET", f"{_API}/discussions", discussions.list_discussions),
     route("GET", rf"{_API}/discussions/(?P<number>\d+)", discussions.discussion_details),
-    route("POST", rf"{_API}/discussions/(?P<number>\d+)/merge", discussions.merge_pull_request),
-    route("POST", rf"{_API}/discussions/(?P<number>\d+)/{{resource}}", discussions.change_discussion),
+    route("POST", rf"{_API}/discussions/(?P<number>\d+)/merge", discussions.merge_pull_request, max_body=_TEXT),
+    route(
+        "POST", rf"{_API}/discussions/(?P<number>\d+)/{{resource}}", discussions.change_discussion, max_body=_TEXT
+    ),
     # The repository itself; last, as an id may have one part or two
     route("PUT", f"{_API}/settings", repos.update_settings),
     route("GET", f"{_API}/auth-check", repos.auth_check),
@@ -91,6 +101,8 @@ def find_route(method: str, path: str) -> tuple[Route, dict[str, str]] | None:
         method: HTTP method.
         path: The path as sent, without the query.
     """
+    if len(path) > _LONGEST_PATH:
+        return None
     for entry in ROUTES:
         if method in entry.methods and (match := entry.pattern.fullmatch(path)):
             return entry, {name: value for name, value in match.groupdict().items() if value is not None}

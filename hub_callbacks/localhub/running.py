@@ -25,6 +25,7 @@ from .content import ContentStore
 from .faults import Trouble
 from .hostnames import OwnNames
 from .housekeeping import Housekeeper
+from .patience import Patience
 from .registry import Registry
 from .routes import OWN_XET_SERVICE
 from .senders import Senders
@@ -109,6 +110,7 @@ class Running:
         self._thread.join()
         while not self._app.is_idle(0.05):  # what it writes, the next hub on this folder has to know
             self._content.xet.abandon()
+        self._content.xet.close()
         self._socket.close()
         self._lock.release()
         if self._temporary:
@@ -162,7 +164,7 @@ def _config(trouble: Trouble, app: ASGIApp) -> uvicorn.Config:
             super().connection_lost(exc)
 
     return uvicorn.Config(
-        app,
+        Patience(app, trouble.connections),
         http=Protocol,
         ws="none",
         lifespan="off",

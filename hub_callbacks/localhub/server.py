@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import threading
 from collections.abc import Iterable, Mapping
@@ -171,6 +172,9 @@ def serve(root: str | Path, port: int, host: str = LOOPBACK, names: Iterable[str
         RuntimeError: Another hub works on the same folder, or other machines would reach one without tokens.
         OSError: The address is in use or not allowed.
     """
+    # Each connection and each file that is read takes one; the soft limit is made for programs that use select().
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())

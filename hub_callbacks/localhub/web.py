@@ -164,7 +164,10 @@ def following(handler: Handler) -> Handler:
 
 @dataclass(frozen=True)
 class Route:
-    """A method and a pattern over the percent-encoded path, and who answers."""
+    """A method and a pattern over the percent-encoded path, and who answers.
+
+    `max_body` is in bytes, and counts for bodies that are taken in memory.
+    """
 
     methods: tuple[str, ...]
     pattern: re.Pattern[str]
@@ -172,6 +175,7 @@ class Route:
     operation: str
     admission: Admission | None = None
     hashed: bool = False
+    max_body: int = 4 * 1024 * 1024
 
 
 _PARTS = {
@@ -191,6 +195,7 @@ def route(
     operation: str | None = None,
     admission: Admission | None = None,
     hashed: bool = False,
+    max_body: int = Route.max_body,
 ) -> Route:
     """Builds a row of the table.
 
@@ -202,10 +207,12 @@ def route(
         operation: Its name in the request log and in faults; the handler's name where left out.
         admission: Who may send how much, for a body that is taken as a file; others are taken in memory.
         hashed: Whether the file's sha256 is wanted, too.
+        max_body: Bytes that a body in memory may have.
     """
     name = operation or handler.__name__
     pattern = re.sub(r"\{(\w+)\}", lambda m: _PARTS.get(m.group(1), rf"(?P<{m.group(1)}>[^/]+)"), template)
-    return Route(tuple(methods.split("|")), re.compile(pattern), following(handler), name, admission, hashed)
+    answer = following(handler)
+    return Route(tuple(methods.split("|")), re.compile(pattern), answer, name, admission, hashed, max_body)
 
 
 @dataclass(frozen=True)

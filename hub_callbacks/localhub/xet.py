@@ -14,6 +14,7 @@ import os
 import secrets
 import threading
 from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -33,8 +34,10 @@ _FORMAT = "2-"
 _MEMORY = 16_000_000
 """Bytes that hf_xet may keep ready while a file is read."""
 
-_BATCH = 8_000_000
+_BATCH = 1_000_000
 """Bytes whose hashes are computed at once."""
+_CHECKERS = 2
+"""Threads that look at xorbs. Each keeps the memory that it once took, so it is not the handlers' that do it."""
 
 _LIMITS: dict[str, int | str] = {
     "reconstruction.download_buffer_size": _MEMORY,
@@ -63,6 +66,7 @@ class XetStore:
         self._generation_file = root / "generation"
         self._connect = connect
         self._lock = threading.Lock()
+        self._checkers = ThreadPoolExecutor(_CHECKERS, "localhub-checker")
         self._by_hash: dict[str, XetFile] = {}
         self._by_sha256: dict[str, XetFile] = {}
         self._shards: dict[str, list[XetFile]] = {}
@@ -103,7 +107,7 @@ class XetStore:
         unchecked.parent.mkdir(exist_ok=True)
         upload.replace(unchecked)
         try:
-            chunks = self._chunks(unchecked.name)
+            chunks = self._checkers.submit(self._chunks, unchecked.name).result()
             if (actual := xorb_hash_of(chunks)) != xorb_hash:
                 raise ValueError(f"its content has the hash {actual}")
             write_hashes(unchecked, [chunk.hash for chunk in chunks])
@@ -213,6 +217,10 @@ class XetStore:
             upload.abort()
         for connection in list(self._checking):
             connection.abort()
+
+    def close(self) -> None:
+        """Ends its threads, once nothing comes any more."""
+        self._checkers.shutdown()
 
     # Deleting
 

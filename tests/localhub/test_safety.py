@@ -189,16 +189,30 @@ def test_credentials_that_are_none_are_refused(cellar: Cellar, credentials: str)
 
 
 @pytest.mark.parametrize("declared", [True, False])
-def test_bodies_in_memory_have_a_limit(cellar: Cellar, monkeypatch: pytest.MonkeyPatch, declared: bool) -> None:
-    monkeypatch.setattr("hub_callbacks.localhub.app._MAX_BODY_IN_MEMORY", 1_000_000)
-    for size, status in ((1_000_001, 413), (1000, 400)):
-        body = b" " * size
-        answer = get_session().post(
-            f"{cellar.hub.endpoint}/api/repos/create",
-            headers=cellar.headers,
-            **raw(body if declared else iter([body])),
-        )
-        assert answer.status_code == status
+@pytest.mark.parametrize(
+    ("address", "body", "status"),
+    [
+        ("/api/repos/create", b" " * 5_000_000, 413),
+        ("/api/repos/create", b" " * 1000, 400),
+        ("/api/repos/create", b"[" + b"{}," * 300_000 + b"{}]", 413),
+        ("/api/models/local/m/discussions", b" " * 300_000, 413),
+        ("/api/validate-yaml", b'{"content": "%s"}' % (b"x" * 11_000_000), 200),
+    ],
+)
+def test_bodies_in_memory_have_a_limit(
+    cellar: Cellar, declared: bool, address: str, body: bytes, status: int
+) -> None:
+    sent = raw(body if declared else iter([body]))
+    answer = get_session().post(f"{cellar.hub.endpoint}{address}", headers=cellar.headers, **sent)
+    assert answer.status_code == status
+
+
+def test_bodies_in_memory_have_a_limit_together(cellar: Cellar, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hub_callbacks.localhub.app._MAX_BODIES", 1500)
+    url = f"{cellar.hub.endpoint}/api/repos/create"
+    assert get_session().post(url, headers=cellar.headers, **raw(bytes(2000))).status_code == 503
+    assert get_session().post(url, headers=cellar.headers, **raw(b" " * 1000)).status_code == 400
+    assert cellar.hub._now._app._in_memory == 0
 
 
 def test_nothing_is_stored_of_bodies_from_those_who_may_not_send_them(

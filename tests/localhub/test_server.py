@@ -198,10 +198,10 @@ def test_a_hub_stops_while_it_checks_what_has_come(tmp_path: Path, monkeypatch: 
     began = threading.Event()
     checked = XetStore._checked
 
-    def told(self: XetStore, file: XetFile, connection: Any) -> XetFile:
+    def told(self: XetStore, file: XetFile, *rest: Any) -> XetFile:
         began.set()
         time.sleep(3)
-        return checked(self, file, connection)
+        return checked(self, file, *rest)
 
     monkeypatch.setattr(XetStore, "_checked", told)
     with LocalHub(tmp_path) as hub:
