@@ -40,7 +40,7 @@ def open_request(hub: LocalHub, method: str, path: str, body: bytes, promised: i
     connection.settimeout(60)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 10_000)  # else the system reads ahead by megabytes
     connection.connect(("127.0.0.1", int(hub.endpoint.rsplit(":", 1)[1])))
-    head = f"{method} {path} HTTP/1.1\r\nHost: hub\r\nAuthorization: Bearer {token}\r\n"
+    head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n"
     connection.sendall(f"{head}Content-Length: {promised}\r\n\r\n".encode() + body)
     return connection
 

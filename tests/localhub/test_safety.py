@@ -175,16 +175,16 @@ def send(port: int, head: bytes, body: bytes = b"") -> bytes:
 
 
 def test_headers_have_a_limit(cellar: Cellar) -> None:
-    assert b" 400 " in send(cellar.port, f"GET / HTTP/1.1\r\nHost: hub\r\nX-Long: {'x' * 300_000}".encode())
-    assert b" 200 " in send(cellar.port, f"GET / HTTP/1.1\r\nHost: hub\r\nX-Long: {'x' * 30_000}".encode())
+    assert b" 400 " in send(cellar.port, f"GET / HTTP/1.1\r\nHost: localhost\r\nX-Long: {'x' * 300_000}".encode())
+    assert b" 200 " in send(cellar.port, f"GET / HTTP/1.1\r\nHost: localhost\r\nX-Long: {'x' * 30_000}".encode())
 
 
 @pytest.mark.parametrize("credentials", ["Basic ÿ", "Basic /w==", "Bearer ÿ", "Bearer a.ÿ", "ÿ", "Basic"])
 def test_credentials_that_are_none_are_refused(cellar: Cellar, credentials: str) -> None:
     for address in ("/", f"/xet/any/v1/reconstructions/{'0' * 64}"):
-        head = f"GET {address} HTTP/1.1\r\nHost: hub\r\nAuthorization: ".encode() + credentials.encode("latin-1")
+        head = f"GET {address} HTTP/1.1\r\nHost: localhost\r\nAuthorization: ".encode() + credentials.encode("latin-1")
         assert b" 401 " in send(cellar.port, head)
-    head = f"GET /lfs/{'0' * 64}?size=3&upload=x&expiry=1&signature=%C3%BF HTTP/1.1\r\nHost: hub"
+    head = f"GET /lfs/{'0' * 64}?size=3&upload=x&expiry=1&signature=%C3%BF HTTP/1.1\r\nHost: localhost"
     assert b" 403 " in send(cellar.port, head.encode())
 
 
@@ -235,7 +235,7 @@ def test_nothing_is_stored_of_bodies_from_those_who_may_not_send_them(
         ("POST", "/xet/any/v1/shards", b" 401 "),
         ("POST", "/local/hidden.git/git-upload-pack", b" 401 "),
     ):
-        head = f"{method} {address} HTTP/1.1\r\nHost: hub\r\nContent-Length: 10000000"
+        head = f"{method} {address} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000000"
         assert status in send(cellar.port, head.encode(), bytes(10_000_000)), address
     assert spooled == []
 
