@@ -19,6 +19,8 @@ from typing import Any
 from ..card.document import normalize, parse
 from ..card.edits import combine_edits
 from ..card.reading import Unreadable, text_of
+from ..outbox.push import SET_ASIDE
+from ..settings import OUTBOX_NAME
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +45,7 @@ class Readme:
             self._text = _read(self.path)
         except Unreadable as error:
             self._leave_alone(error)
+        self._before = self._text if is_librarys(self._text) else None
 
     def look(self) -> None:
         """Takes what a person has written since the last push, before a library writes over it."""
@@ -94,6 +97,8 @@ class Readme:
             _replace(self.path, self._unreadable)
             return None
         text = there
+        if self._before not in (None, there) and is_librarys(there):
+            self._set_aside(self._before)
         if there != self._text and is_librarys(there):
             text = combine_edits(there, None if is_librarys(self._text) else self._text, None) or there
         elif beside != self.path and is_librarys(written := _read(beside)):
@@ -102,6 +107,19 @@ class Readme:
             _replace(self.path, text.encode())
         self._stamp, self._text, self._unreadable = _stamp(self.path), text, None
         return self.path
+
+    def _set_aside(self, text: str) -> None:
+        """What a library wrote before this training, and a person may have written into since; nobody can tell."""
+        aside = self.path.parent / OUTBOX_NAME / SET_ASIDE / NAME
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        _replace(aside, text.encode())
+        self._before = None
+        logger.warning(
+            "The Trainer has written its own card over %s. What was there is in %s: a text of yours in it can be "
+            "put into the new one, and stays then.",
+            self.path,
+            aside,
+        )
 
 
 def is_librarys(text: str | None) -> bool:

@@ -106,6 +106,11 @@ def test_the_card_of_an_earlier_run_gives_way_to_this_ones(tmp_path: Path) -> No
     readme.write_text(librarys(2))
     local.bring_up(tmp_path)
     assert "until 2" in readme.read_text() and "until 1" not in readme.read_text()
+    aside = tmp_path / "_hub_sync" / "set-aside" / "README.md"
+    assert aside.read_text() == librarys(1)  # a person may have written into it
+    readme.write_text(librarys(3))
+    local.bring_up(tmp_path)
+    assert aside.read_text() == librarys(1)
 
 
 def test_a_full_disk_leaves_what_the_library_wrote(small_disk: Path, caplog: pytest.LogCaptureFixture) -> None:
