@@ -18,7 +18,7 @@ from ..checkpoints.manifest import sha256_of
 from .durable import replace_file
 from .push import make
 
-NAME = "left-behind.json"
+NAME = "left-behind.jsonl"
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,10 @@ class LeftBehind:
 
 
 class Trainings:
-    """The note in an outbox.
+    """The note in an outbox: what was known when the last training began, and a line for each of its saves.
+
+    A line is added and not flushed: for a flush, or a file that takes another's place, the training would wait for
+    the disk. What a loss of power takes of it is what was never noted.
 
     Args:
         root: The outbox.
@@ -65,9 +68,13 @@ class Trainings:
 
     def known(self) -> LeftBehind:
         """What is noted; without a note nothing is left behind."""
-        with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
-            return make(LeftBehind, json.loads(self._path.read_text(encoding="ascii")))
-        return LeftBehind()
+        known = LeftBehind()
+        with contextlib.suppress(OSError, UnicodeError):
+            for line in self._path.read_text(encoding="ascii").splitlines():
+                with contextlib.suppress(ValueError, TypeError, AttributeError):  # a crash has cut it off
+                    values = json.loads(line)
+                    known = known.save(**values) if "digest" in values else make(LeftBehind, values)
+        return known
 
     def begin(self, at: int, there: dict[int, Path]) -> None:
         """A training begins; see `LeftBehind.begin`.
@@ -76,18 +83,18 @@ class Trainings:
             there: Step → folder of each checkpoint.
         """
         digests = ((digest_of(folder / TRAINER_STATE), step) for step, folder in there.items())
-        self._note(self.known().begin(at, {digest: step for digest, step in digests if digest}))
+        known = self.known().begin(at, {digest: step for digest, step in digests if digest})
+        with contextlib.suppress(OSError):  # a disk that cannot take it is noticed at the push that follows
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(self._path, f"{json.dumps(asdict(known))}\n".encode())
 
     def save(self, folder: Path, step: int) -> None:
         """The training that began last has saved a checkpoint."""
         digest = digest_of(folder / TRAINER_STATE)
-        if digest is not None:
-            self._note(self.known().save(digest, step))
-
-    def _note(self, known: LeftBehind) -> None:
-        with contextlib.suppress(OSError):  # a disk that cannot take it is noticed at the push that follows
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(self._path, json.dumps(asdict(known)).encode())
+        with contextlib.suppress(OSError):
+            if digest is not None:
+                with self._path.open("a", encoding="ascii") as file:
+                    file.write(f"{json.dumps({'digest': digest, 'step': step})}\n")
 
 
 def digest_of(state: Path) -> str | None:

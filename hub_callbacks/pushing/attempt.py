@@ -46,7 +46,8 @@ def _create(push: Push, repository: Repository) -> Sent:
 def _look(push: Push, repository: Repository, outbox: Outbox) -> Sent:
     made = _create(push, repository)
     foreign = foreign_run(push, repository, outbox)
-    return replace(made, foreign=foreign, private=repository.look(push.target).private, user=repository.user())
+    place = repository.places.get(repository.hub, push.target.repo_id)  # as `ensure` has just seen it
+    return replace(made, foreign=foreign, private=None if place is None else place.private, user=repository.user())
 
 
 def _send_node_files(push: Push, content: NodeFiles, repository: Repository) -> Sent:

@@ -110,7 +110,7 @@ class Search:
             if not processes.is_main:
                 return None
             own_run = self.outbox.run_id if is_begun else None
-            for left in (trainings.left, {}):
+            for left in (trainings.left, {}) if trainings.left else ({},):
                 here = max((step for step in common if local.digests.get(step) not in left), default=-1)
                 there = remote.newer_than(here, own_run, str(self.output_dir), left, is_needed=not common)
                 if there is not None or here >= 0:

@@ -178,7 +178,6 @@ class Run:
 
     def was_saved(self, state: Any) -> None:
         self._card_due = False
-        self._trainings.save(self.folder / checkpoint_name(state.global_step), state.global_step)
         for saved in self._saves.was_saved(state.global_step):
             self._push_save(saved, state)
 
